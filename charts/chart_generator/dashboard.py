@@ -28,6 +28,9 @@ class Panel:
 
 def build_dashboard() -> dict[str, Any]:
     """Return the dashboard as Grafana imports it."""
+    placed = [
+        (panel, row, column, len(panels)) for row, panels in enumerate(_ROWS) for column, panel in enumerate(panels)
+    ]
     return {
         "uid": "perllm",
         "title": "PerLLM",
@@ -37,11 +40,8 @@ def build_dashboard() -> dict[str, Any]:
         "refresh": "30s",
         "time": {"from": "now-3h", "to": "now"},
         "templating": {"list": [_choose_source(), _choose_namespace()]},
-        "panels": [
-            _place(panel, row, column, len(panels))
-            for row, panels in enumerate(_ROWS)
-            for column, panel in enumerate(panels)
-        ],
+        # By their number Grafana opens, links and edits panels.
+        "panels": [{"id": number, **_place(*panel)} for number, panel in enumerate(placed, 1)],
     }
 
 
@@ -169,7 +169,6 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
 def _place(panel: Panel, row: int, column: int, columns: int) -> dict[str, Any]:
     width = _WIDTH // columns
     return {
-        "id": row * columns + column + 1,
         "type": "timeseries",
         "title": panel.title,
         "datasource": _SOURCE,

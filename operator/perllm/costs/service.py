@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 
 from perllm.cluster.node import Node
 from perllm.costs.forecast import HOUR_S, HOURS
@@ -11,6 +13,7 @@ from perllm.costs.metrics import CostMetrics
 from perllm.costs.outlook import CostOutlook, TariffBook, forecast_costs
 from perllm.costs.tariff import Tariff
 from perllm.guard import Guard
+from perllm.telemetry.series import Samples
 from perllm.telemetry.source import MetricSource, TelemetryError
 from perllm.text import clean_line
 
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 10.0
 QUERY_INTERVAL_S = 300.0
 HISTORY = "[7d:15m]"
+_STEP_S = 900.0
 J_PER_KWH = 3.6e6
 
 
@@ -129,7 +133,7 @@ class EnergyCosts:
         if known is None:
             return Expense()
         tariffs = self._book.find(known)
-        money, grams = (None if one is None else one.expect_now(at_s) * energy_j / J_PER_KWH for one in tariffs)
+        money, grams = (None if one is None else one.find_past(at_s) * energy_j / J_PER_KWH for one in tariffs)
         self._metrics.count(namespace, money, grams)
         return Expense(money, grams)
 
@@ -139,10 +143,10 @@ class EnergyCosts:
             found = await self._source.query(f"({tariff.settings.query}){HISTORY}")
         except TelemetryError as error:
             return str(error)
-        series = [one for one in found if one.samples]
-        if len(series) != 1:
-            return f"{tariff.settings.query!r} returned {len(series)} series instead of one"
-        tariff.learn(series[0].samples)
+        series = sorted((one.samples for one in found if one.samples), key=itemgetter(0))
+        if not series or not _follow_each_other(series):
+            return f"{tariff.settings.query!r} returned {len(series)} series at a time instead of one"
+        tariff.learn(sorted(dict(chain.from_iterable(series)).items()))
         return ""
 
     def _show(self, nodes: Mapping[str, Node], outlook: CostOutlook, now_s: float) -> None:
@@ -157,3 +161,13 @@ class EnergyCosts:
                 metrics.node_cost.labels(name).set(outlook.series[outlook.of_node[name]][0])
         metrics.remove(self._shown - nodes.keys())
         self._shown = set(nodes)
+
+
+def _follow_each_other(series: Sequence[Samples]) -> bool:
+    """Return whether, of series in the order of their begins, each takes over from the one before.
+
+    The labels of an exporter change with its pod. Both pods may have been there for a moment, but not any more.
+    """
+    ends_s = [samples[-1][0] for samples in series]
+    is_followed = all(end_s <= after[0][0] + _STEP_S for end_s, after in zip(ends_s, series[1:], strict=False))
+    return is_followed and ends_s.count(max(ends_s)) == 1

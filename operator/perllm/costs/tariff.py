@@ -1,8 +1,10 @@
 """Tariffs at work: which one a node has, and what it says of a moment."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 
 import numpy as np
 
@@ -18,8 +20,15 @@ STALE_AFTER_S = 3600.0
 @dataclass(frozen=True, slots=True)
 class _Figures:
     pattern: HourPattern
-    present: float
-    at_s: float
+    samples: Sequence[tuple[float, float]]
+
+    @property
+    def at_s(self) -> float:
+        return self.samples[-1][0]
+
+    @property
+    def present(self) -> float:
+        return self.samples[-1][1]
 
 
 class Tariff:
@@ -50,7 +59,7 @@ class Tariff:
         """Take in what the query returned: pairs of Unix time and figure, in order of time; none changes nothing."""
         if samples:
             scaled = [(time_s, value * self.settings.query_unit) for time_s, value in samples]
-            self._known = _Figures(find_pattern(scaled, self._zone), scaled[-1][1], scaled[-1][0])
+            self._known = _Figures(find_pattern(scaled, self._zone), scaled)
 
     def forecast(self, times_s: Sequence[float]) -> tuple[FloatArray, FloatArray]:
         """Return what a kilowatt hour costs at Unix times, ascending from now on, and the standard deviations of that.
@@ -72,6 +81,16 @@ class Tariff:
     def expect_now(self, now_s: float) -> float:
         """Return what a kilowatt hour costs now."""
         return float(self.expect([now_s])[0])
+
+    def find_past(self, time_s: float) -> float:
+        """Return what a kilowatt hour cost at a Unix time that has passed."""
+        known = self._known
+        if known is None or time_s >= known.at_s:
+            return self.expect_now(time_s)
+        place = bisect_right(known.samples, time_s, key=itemgetter(0)) - 1
+        if place < 0 or time_s - known.samples[place][0] > STALE_AFTER_S:
+            return float(known.pattern.means[find_hours([time_s], self._zone)][0])
+        return known.samples[place][1]
 
     def _find_scheduled(self, time_s: float) -> float:
         local = datetime.fromtimestamp(time_s, self._zone)

@@ -13,6 +13,9 @@ from perllm.telemetry.snapshot import Figure, NodeFigures
 
 CHECK = "Prometheus"
 
+AHEAD_S = 3.0
+"""A sample that is further in the future is by another clock, since queries take part of a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class _FigureKind:
@@ -92,9 +95,11 @@ def _check_figure(
         judge = fail if not ages_s and any(evidence.strangers[feed] for feed in feeds) else warn
         message = f"{kind.name}: no usable series of {name_some(lacking)}; {kind.lost}"
         return judge(CHECK, message, _advise(lacking, feeds, evidence))
-    ahead = [node for node, age_s in ages_s.items() if -age_s > stale_after_s]
+    ahead = [node for node, age_s in ages_s.items() if -age_s > AHEAD_S]
     if ahead:
-        message = f"{kind.name}: samples of {name_some(ahead)} are in the future and are ignored"
+        most_s = -min(ages_s.values())
+        follows = "are ignored" if most_s > stale_after_s else "count for other moments than theirs"
+        message = f"{kind.name}: samples of {name_some(ahead)} are up to {most_s:.0f} s in the future and {follows}"
         return warn(CHECK, message, "compare the clocks of Prometheus, its exporters and PerLLM")
     youngest_s, oldest_s = min(ages_s.values()), max(ages_s.values())
     message = f"{kind.name}: all {len(ages_s)} nodes, newest samples {youngest_s:.0f} to {oldest_s:.0f} s old"

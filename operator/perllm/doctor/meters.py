@@ -1,6 +1,6 @@
 """Looks for devices whose energy cannot be right, or is no longer measured."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,10 @@ from perllm.energy.series import TimeSeries
 from perllm.telemetry.feeds import Feed, NodeMetric, find_limit_w, list_feeds, list_meters
 from perllm.telemetry.readings import Readings
 from perllm.telemetry.settings import TelemetrySettings
+
+_MIN_SAMPLES = 5
+_AT_ODDS = 5.0
+"""Counter and power of one device differ by less, however seldom they are sampled, and units by more."""
 
 
 def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -23,7 +27,10 @@ def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collec
             yield from _check_mixed(feed, devices)
         if feed.meter:
             yield from _check_limit(feed, devices, limits_w[feed.meter])
+            yield from _check_still(feed, devices)
             yield from _check_gone(feed, readings, fleet, settings.stale_after_s)
+    for meter in list_meters(settings):
+        yield from _check_units([feed for feed in list_feeds(settings) if feed.meter == meter.name], readings, fleet)
 
 
 def _name_devices(readings: Readings, feed: Feed, fleet: Collection[str]) -> dict[str, TimeSeries]:
@@ -51,6 +58,16 @@ def _check_limit(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) 
         yield f"{message}{limit_w:.0f} W, and is ignored", f"correct {unit}, or raise max_device_power_w"
 
 
+def _check_still(feed: Feed, devices: Mapping[str, TimeSeries]) -> Iterator[tuple[str, str]]:
+    # Of a counter that does not rise only one sample is kept.
+    is_power = feed.metric is NodeMetric.POWER
+    still = [name for name, one in devices.items() if not (any(one.values) if is_power else len(one.times_s) > 1)]
+    if still:
+        words = "is always 0" if is_power else "does not rise"
+        advice = "its exporter cannot read it there: check the exporter, or add another meter"
+        yield f"{feed.name}: {name_some(still)} {words}, and is ignored", advice
+
+
 def _check_gone(
     feed: Feed, readings: Readings, fleet: Collection[str], stale_after_s: float
 ) -> Iterator[tuple[str, str]]:
@@ -62,6 +79,33 @@ def _check_gone(
     if gone:
         message = f"{feed.name}: {name_some(gone)} is no longer measured, although others of the node are"
         yield message, "if the device is still there, check its exporter; energies of that time are coarse"
+
+
+def _check_units(feeds: Sequence[Feed], readings: Readings, fleet: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Compare the counters of a meter with its gauges, if it has both."""
+    means_w = [
+        {name: _find_mean_w(feed, one) for name, one in _name_devices(readings, feed, fleet).items()} for feed in feeds
+    ]
+    if len(means_w) < 2:
+        return
+    counted_w, drawn_w = means_w
+    for name in sorted(counted_w.keys() & drawn_w.keys()):
+        low_w, high_w = sorted((counted_w[name], drawn_w[name]))
+        if 0.0 < low_w < high_w / _AT_ODDS:
+            message = (
+                f"{feeds[0].name}: {name} uses {counted_w[name]:.3g} W by its counter, {drawn_w[name]:.3g} W by its "
+            )
+            yield f"{message}power; the counter is believed", "correct energy_unit_j or power_unit_w"
+            return
+
+
+def _find_mean_w(feed: Feed, series: TimeSeries) -> float:
+    """Return the mean power of a device; 0 if there are too few samples."""
+    if len(series.times_s) < _MIN_SAMPLES:
+        return 0.0
+    if feed.metric is not NodeMetric.ENERGY:
+        return float(np.mean(series.values))
+    return float(np.maximum(np.diff(series.values), 0.0).sum()) / (series.times_s[-1] - series.times_s[0])
 
 
 def _find_power_w(feed: Feed, series: TimeSeries) -> float:

@@ -141,6 +141,7 @@ class EnergyAccounts:
         self._window_s = window_s
         self._unix_now = unix_now
         self._until_s: dict[str, float] = {}
+        self._seen_s: dict[str, float] = {}
         self._shown: set[str] = set()
 
     async def run(self) -> None:
@@ -148,17 +149,23 @@ class EnergyAccounts:
         while True:
             self.open()
             await asyncio.sleep(INTERVAL_S)
-            nodes = list(self._nodes())
-            for node in nodes:
-                self._guard.run("account", node, partial(self.advance, node), again=False)
-                await asyncio.sleep(0)
-            self._forget(self._until_s.keys() - set(nodes))
+            await self.update()
+
+    async def update(self) -> None:
+        """Advance all accounts once, those of nodes that have left until nothing more can become known of them."""
+        now_s = self._unix_now()
+        self._seen_s |= dict.fromkeys(self._nodes(), now_s)
+        for node in list(self._until_s):
+            self._guard.run("account", node, partial(self.advance, node), again=False)
+            await asyncio.sleep(0)
+        self._forget([node for node in self._until_s if now_s - self._seen_s[node] >= self._window_s])
 
     def open(self) -> None:
         """Begin the accounts of nodes that have none, so that tasks that end before the next round are part of them."""
         now_s = self._unix_now()
         for node in self._nodes():
             self._until_s.setdefault(node, now_s)
+            self._seen_s[node] = now_s
 
     def advance(self, node: str) -> None:
         """Add what the node has used since the last time, as far as it is known and its tasks are settled."""
@@ -189,7 +196,7 @@ class EnergyAccounts:
 
     def _forget(self, nodes: Collection[str]) -> None:
         for node in nodes:
-            del self._until_s[node]
+            del self._until_s[node], self._seen_s[node]
             if node in self._shown:
                 self._shown.remove(node)
                 self._metrics.remove(node)

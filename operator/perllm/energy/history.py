@@ -46,14 +46,14 @@ class EnergyHistory:
         return min(
             (
                 max(min(device.last_s for device in self._present(devices)) for devices in meters)
-                for meters in self._find_parts(node).values()
+                for meters in self._find_present_parts(node)
             ),
             default=None,
         )
 
     def find_power_w(self, node: str) -> tuple[float, float] | None:
         """Return the power of the node in watts, after the time of its oldest part; None if it is not measured."""
-        chosen = [meters[0] for meters in self._find_parts(node).values()]
+        chosen = [meters[0] for meters in self._find_present_parts(node)]
         found = [device.find_power_w() for devices in chosen for device in self._present(devices)]
         known = [one for one in found if one is not None]
         if not known:
@@ -73,6 +73,14 @@ class EnergyHistory:
             # A meter that has stopped is still better than none for the time before.
             meters.sort(key=lambda devices: _find_last_s(devices) < newest_s - self._absent_after_s)
         return parts
+
+    def _find_present_parts(self, node: str) -> list[list[list[Device]]]:
+        """Return the parts of a node without those whose samples ended while others continued."""
+        parts = self._find_parts(node).values()
+        last_s = [max(_find_last_s(devices) for devices in meters) for meters in parts]
+        return [
+            meters for meters, at_s in zip(parts, last_s, strict=True) if at_s >= max(last_s) - self._absent_after_s
+        ]
 
     def _choose(self, meters: Sequence[list[Device]], start_s: float, end_s: float) -> list[Device]:
         """Return the devices of the first meter that covers the window without a gap; else those of the first one."""

@@ -53,8 +53,12 @@ class Meter:
 
         A device counts by its counter, or by its gauge if it has no counter, or one that has stopped. Gauges whose
         names have nothing in common with those of the counters may be of the same devices, so they do not count.
+
+        Everything that is on draws power, so a counter that never rises, and a gauge that is always 0, is of something
+        that the exporter cannot read.
         """
-        counters, gauges = self.counters.devices(node), self.gauges.devices(node)
+        counters = {name: one for name, one in self.counters.devices(node).items() if len(one.times_s) > 1}
+        gauges = {name: one for name, one in self.gauges.devices(node).items() if any(one.values)}
         if counters and not counters.keys() & gauges.keys():
             gauges = {}
         for name in sorted(counters.keys() | gauges.keys()):

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +14,15 @@ from perllm.cluster.client import ApiError
 from perllm.cluster.credentials import CredentialsError
 from perllm.reporting.bill import read_bill
 from perllm.reporting.bill_formats import format_csv, format_json, format_table
-from perllm.reporting.increases import Past, Period
+from perllm.reporting.increases import LOOK_BACK_S, Past, Period
 from perllm.reporting.page import render_page
 from perllm.reporting.prometheus import PrometheusAccess, open_prometheus
 from perllm.reporting.report import read_report
 from perllm.settings_file import ConfigError
 from perllm.telemetry.source import TelemetryError
+
+NAMESPACE = "namespace"
+"""Label by which Prometheus says where the operator runs; none of the operator's own."""
 
 _T = TypeVar("_T")
 _FORMATS = {"table": format_table, "csv": format_csv, "json": format_json}
@@ -58,11 +63,39 @@ def write_report(access: Mapping[str, Any], since_s: float, output: Path) -> Non
 def _ask(access: PrometheusAccess, since_s: float, read: Callable[[Past], Awaitable[_T]]) -> _T:
     """Return what is read from the metrics of the last ``since_s`` seconds."""
 
-    async def ask() -> _T:
+    async def ask() -> tuple[_T, str]:
         async with open_prometheus(access) as (source, settings):
-            return await read(Past(source, Period.last(since_s, time.time()), settings.matchers))
+            asked = Past(source, Period.last(since_s, time.time()), settings.matchers)
+            past = await select_installation(asked, access.namespace)
+            return await read(past), describe_gap(past)
 
     try:
-        return asyncio.run(ask())
+        found, gap = asyncio.run(ask())
     except (ApiError, ConfigError, CredentialsError, TelemetryError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    if gap:
+        click.echo(gap, err=True)
+    return found
+
+
+async def select_installation(past: Past, namespace: str) -> Past:
+    """Return what reads the metrics of one installation of PerLLM; Prometheus may have those of several.
+
+    Raises:
+        ConfigError: it has several, and none is in the namespace.
+        TelemetryError, ApiError: Prometheus does not answer.
+    """
+    found = {one.labels.get(NAMESPACE, "") for one in await past.read_values("perllm_active")}
+    if len(found) < 2:
+        return past
+    if namespace not in found:
+        raise ConfigError(f"Prometheus has PerLLM in the namespaces {', '.join(sorted(found))}: pass --namespace")
+    return past.restrict(**{NAMESPACE: namespace})
+
+
+def describe_gap(past: Past) -> str:
+    """Return since when there are metrics if that is later than the start of the period; else nothing."""
+    if past.first_s == inf or past.first_s <= past.period.start_s + past.period.step_s + LOOK_BACK_S:
+        return ""
+    first = f"{datetime.fromtimestamp(past.first_s, UTC):%Y-%m-%d %H:%M}"
+    return f"Prometheus has metrics of PerLLM only since {first} UTC: the figures begin there"

@@ -22,7 +22,7 @@ from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.source import PrometheusSource, TelemetryError
 
 TIMEOUT_S = 60.0
-"""A query for a month takes longer than those of the operator."""
+"""A query for a month takes longer than those of the operator; with a longer telemetry.timeout_s that counts."""
 
 CONFIG_KEY = "perllm.yaml"
 _SERVICE = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)\.([a-z0-9]([-a-z0-9]*[a-z0-9])?)\.svc(\..*)?")
@@ -91,7 +91,8 @@ async def open_prometheus(access: PrometheusAccess) -> AsyncIterator[tuple[Range
     """
     if access.url is not None or access.config_file is not None:
         settings = load_config(access.config_file).telemetry
-        with_url = settings.model_copy(update={"url": access.url or settings.url, "timeout_s": TIMEOUT_S})
+        timeout_s = max(settings.timeout_s, TIMEOUT_S)
+        with_url = settings.model_copy(update={"url": access.url or settings.url, "timeout_s": timeout_s})
         source = PrometheusSource(with_url, requests.Session())
         try:
             yield source, settings

@@ -1,13 +1,15 @@
 """What PerLLM saved in a period, from gauges that sum it up since each start of the operator."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from perllm.reporting.increases import Labels, Past, find_at_start, identify
+from perllm.reporting.increases import Past, identify
 
 ANY_COUNTER = "perllm_outcomes_learned"
 """Without labels of its own, and created when the operator starts."""
+
+_Stands = dict[float, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +46,32 @@ async def read_saving(past: Past, unit: str) -> Saving | None:
         TelemetryError, ApiError: Prometheus does not answer.
     """
     gauges = await past.read_values(f"perllm_saved_{unit}")
-    created_s = await past.read_created(ANY_COUNTER)
-    start_s = past.period.start_s
-    before: dict[frozenset[tuple[str, str]], dict[str, float]] = {}
-    after: dict[frozenset[tuple[str, str]], dict[str, float]] = {}
+    created = await past.read_values(f"{ANY_COUNTER}_created")
+    begins_s = {identify(one.labels): dict(one.samples) for one in created}
+    processes: dict[Hashable, tuple[float | None, _Stands]] = {}
     for series in gauges:
-        process, bound = _split(series.labels)
-        after.setdefault(process, {})[bound] = series.samples[-1][1]
-        at_start = find_at_start(series.samples, start_s, created_s.get(process))
-        before.setdefault(process, {})[bound] = at_start
-    changes = [_subtract(_read(values), _read(before[process])) for process, values in after.items()]
+        bound = series.labels.get("bound", "")
+        place = identify({name: value for name, value in series.labels.items() if name != "bound"})
+        known_s = begins_s.get(place, {})
+        for time_s, value in series.samples:
+            # A container that restarts is another process under the same labels, and two jobs may scrape one process.
+            began_s = known_s.get(time_s)
+            _, stands = processes.setdefault(place if began_s is None else began_s, (began_s, {}))
+            stands.setdefault(time_s, {})[bound] = value
+    changes = [_find_change(stands, past.period.start_s, began_s) for began_s, stands in processes.values()]
     return _add_up(change for change in changes if change.total or change.half)
 
 
-def _split(labels: Labels) -> tuple[frozenset[tuple[str, str]], str]:
-    others = {name: value for name, value in labels.items() if name != "bound"}
-    return identify(others), labels.get("bound", "")
+def _find_change(stands: _Stands, start_s: float, began_s: float | None) -> Saving:
+    """Return what a process added since the start; all that it has if it began later, and no more than is known."""
+    times_s = sorted(stands)
+    earlier_s = [time_s for time_s in times_s if time_s <= start_s]
+    before = stands[earlier_s[-1] if earlier_s else times_s[0]]
+    is_new = not earlier_s and began_s is not None and began_s >= start_s
+    return _subtract(_read(stands[times_s[-1]]), _Stand(0.0, None) if is_new else _read(before))
 
 
-def _read(values: dict[str, float]) -> _Stand:
+def _read(values: Mapping[str, float]) -> _Stand:
     # An infinite bound is no sample.
     return _Stand(values.get("total", 0.0), values.get("high"))
 

@@ -90,5 +90,5 @@ class SeriesAssignment:
                 known = values.setdefault(time_s, value)
                 allowed = max(feed.tolerance / feed.unit, feed.relative_tolerance * max(abs(known), abs(value)))
                 if abs(value - known) > allowed:
-                    return "another series of the same device has other values; set device_labels"
+                    return f"another series of the same device has other values; {feed.remedy}"
         return ""

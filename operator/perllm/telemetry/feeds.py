@@ -59,6 +59,11 @@ class Feed:
         where = f"meters ({self.meter})" if self.meter not in ("", QUERIED) else f"queries.{self.metric}"
         return f"config.telemetry.{where}"
 
+    @property
+    def remedy(self) -> str:
+        """What to do where its devices cannot be told apart, or are too many."""
+        return "set device_labels" if self.meter else f"let {self.setting} select fewer"
+
 
 def list_meters(settings: TelemetrySettings) -> tuple[MeterSettings, ...]:
     """Return the meters, the preferred ones first."""

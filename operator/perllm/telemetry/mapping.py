@@ -43,14 +43,19 @@ class NodeMapping:
     def find(self, series_labels: Mapping[str, str]) -> str | None:
         """Return the node's name, or None if no label identifies a known node.
 
-        Exporters may write names in upper case, and with or without the domain.
+        Exporters may write names in upper case, and with or without the domain. Of two domains neither is left out:
+        machines elsewhere may have the same host name.
         """
         for value in (series_labels[label].lower() for label in self.labels if label in series_labels):
             address = _strip_port(value)
-            for identifier in (value, address, _find_host(address)):
+            for identifier in (value, address):
                 name = self.names.get(identifier) if identifier else None
                 if name is not None:
                     return name
+            host = _find_host(address)
+            name = self.names.get(host) if host else None
+            if name is not None and "." not in name:
+                return name
         return None
 
 

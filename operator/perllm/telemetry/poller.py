@@ -121,10 +121,11 @@ class Telemetry:
     async def _read(self, feed: Feed, mapping: NodeMapping) -> None:
         started_s = self._clock()
         is_reread = started_s >= self._reread_s.get(feed, -math.inf) + _LATENESS_S
-        query = select_window(feed.query, self._window_s(feed, started_s, is_reread=is_reread), self._settings.matchers)
+        window_s = self._window_s(feed, started_s, is_reread=is_reread)
+        query = select_window(feed.query, window_s, self._settings.matchers)
         with self._metrics.query_time.labels(feed.name).time():
             series = await self._source.query(query)
-        await self._add(feed, mapping, series, started_s)
+        await self._add(feed, mapping, series, started_s, window_s=window_s)
         self._queried_s[feed] = started_s
         if is_reread:
             self._reread_s[feed] = started_s
@@ -139,12 +140,14 @@ class Telemetry:
         unseen_s = max(now_s - since_s[feed], 0.0)
         return min(longest_s, unseen_s + self._settings.interval_s + overlap_s)
 
-    async def _add(self, feed: Feed, mapping: NodeMapping, all_series: Collection[Series], now_s: float) -> None:
+    async def _add(
+        self, feed: Feed, mapping: NodeMapping, all_series: Collection[Series], now_s: float, *, window_s: float
+    ) -> None:
         assignment = SeriesAssignment(feed, mapping)
         for index, series in enumerate(all_series):
             assignment.add(series)
             await _yield_per_batch(index)
-        faults = assignment.faults
+        faults = [*self._find_lag(all_series, now_s, window_s), *assignment.faults]
         for index, device in enumerate(assignment.list_devices()):
             fault = device.fault or self._take(feed, device, now_s)
             faults += [fault] if fault else []
@@ -152,6 +155,13 @@ class Telemetry:
         self._readings.find_history(feed).forget(now_s)
         self._metrics.unmapped.labels(feed.name).set(len(assignment.unmapped))
         self._report_faults(feed, faults)
+
+    def _find_lag(self, all_series: Collection[Series], now_s: float, window_s: float) -> list[str]:
+        """Return in words that the samples are older than any that were asked for, by the clock of Prometheus."""
+        newest_s = max((one.samples[-1][0] for one in all_series if one.samples), default=now_s)
+        if now_s - newest_s <= window_s + self._settings.stale_after_s:
+            return []
+        return [f"the newest samples are {now_s - newest_s:.0f} s old, but not for Prometheus: compare the clocks"]
 
     def _take(self, feed: Feed, device: DeviceSamples, now_s: float) -> str:
         """Store the samples of a device; return why some were not stored, empty if all were."""
@@ -168,7 +178,7 @@ class Telemetry:
         ):
             return f"{name}: processing it failed, see the log"
         if not all(found):
-            return f"{name}: the node has more than {MAX_DEVICES} devices; set device_labels"
+            return f"{name}: the node has more than {MAX_DEVICES} devices; {feed.remedy}"
         if len(samples) < len(device.samples):
             newest_s = max(time_s for time_s, _ in device.samples)
             return f"{name}: samples {newest_s - now_s:.0f} s in the future are ignored; compare the clocks"

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from chart_generator.dashboard import list_queries
+from chart_generator.dashboard import build_dashboard, list_queries
 from chart_generator.entries import ChartValue, list_entries
 from chart_generator.files import CHART, EXAMPLES, KIND, build_files, write_files
 from chart_generator.schema import build_schema
@@ -162,6 +162,11 @@ def list_series() -> set[str]:
 
 def test_dashboard_queries_metrics_that_exist() -> None:
     assert set(re.findall(r"perllm_\w+", " ".join(list_queries()))) <= list_series()
+
+
+def test_panels_of_the_dashboard_have_numbers_of_their_own() -> None:
+    numbers = [panel["id"] for panel in build_dashboard()["panels"]]
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_alerts_query_metrics_that_exist() -> None:

@@ -98,7 +98,13 @@ class TestQueries:
         assert on.show("perllm_node_money_per_kwh", node="a") == pytest.approx(0.3)
         assert on.show("perllm_tariff_stale", unit="money", tariff="0") == 0.0
 
-    @pytest.mark.parametrize("series", [[], [[(NOW_S, 1.0)], [(NOW_S, 2.0)]]])
+    def test_go_on_when_the_exporter_gets_another_pod_and_so_other_labels(self) -> None:
+        on = Costs(QUERIED, Prometheus([(NOW_S, 0.3)], [(NOW_S - 2 * HOUR_S, 0.1), (NOW_S - HOUR_S, 0.2)]))
+        asyncio.run(on.costs.query())
+        assert on.costs.charge("lab", "a", NOW_S, 3.6e6).money == pytest.approx(0.3)
+        assert on.costs.charge("lab", "a", NOW_S - HOUR_S, 3.6e6).money == pytest.approx(0.2)
+
+    @pytest.mark.parametrize("series", [[], [[(NOW_S - HOUR_S, 1.0), (NOW_S, 1.0)], [(NOW_S, 2.0)]]])
     def test_without_one_series_leave_what_was_known_and_say_so(
         self, series: list[list[tuple[float, float]]], caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -76,6 +76,19 @@ class TestQueries:
         assert tariff.expect_now(now_s) == pytest.approx(0.2)
         assert tariff.expect([now_s, now_s + 14 * HOUR_S])[1] == pytest.approx(0.1, abs=0.01)
 
+    def test_what_has_passed_costs_what_it_did_then(self) -> None:
+        tariff, now_s = self.tariff(), datetime(2026, 6, 5, 12, tzinfo=UTC).timestamp()
+        tariff.learn(self.samples(now_s))
+        assert tariff.find_past(now_s - 8 * HOUR_S) == pytest.approx(0.1)
+        assert tariff.find_past(now_s - 0.5 * HOUR_S) == pytest.approx(0.3)
+        assert tariff.find_past(now_s + 10) == pytest.approx(0.2)
+        assert tariff.find_past(now_s - 9 * 24 * HOUR_S) == pytest.approx(0.3, abs=0.02)
+
+    def test_a_schedule_says_what_has_passed(self) -> None:
+        periods = [{"from_hour": 22, "to_hour": 6, "per_kwh": 0.1}]
+        tariff = Tariff(TariffSettings.model_validate({"per_kwh": 0.3, "periods": periods}))
+        assert (tariff.find_past(at(3)), tariff.find_past(at(12))) == (0.1, 0.3)
+
     def test_without_a_fresh_figure_only_the_pattern_counts(self) -> None:
         tariff, now_s = self.tariff(), datetime(2026, 6, 5, 12, tzinfo=UTC).timestamp()
         tariff.learn(self.samples(now_s))

@@ -92,10 +92,13 @@ def test_old_samples_are_a_warning() -> None:
     assert "newest samples 3 to 300 s old; too old: a" in finding.message
 
 
-def test_samples_of_the_future_are_a_warning() -> None:
-    finding = check({ENERGY: [series("node", "a", age_s=-600), series("node", "bb")]})["energy"]
+@pytest.mark.parametrize(
+    ("ahead_s", "follows"), [(500.0, "are ignored"), (10.0, "count for other moments than theirs")]
+)
+def test_samples_of_the_future_are_a_warning(ahead_s: float, follows: str) -> None:
+    finding = check({ENERGY: [series("node", "a", age_s=-ahead_s), series("node", "bb")]})["energy"]
     assert finding.level is Level.WARN
-    assert "samples of a are in the future" in finding.message
+    assert f"samples of a are up to {ahead_s:.0f} s in the future and {follows}" in finding.message
     assert "compare the clocks" in finding.advice
 
 
@@ -149,6 +152,30 @@ def test_a_power_in_another_unit_is_named_and_its_node_is_not_sent_an_exporter()
     named = next(one for one in findings if "bb/x draws" in one.message)
     assert lacking.advice == "their series cannot be used: see the other warnings"
     assert named.advice == "correct power_unit_w, or raise max_device_power_w"
+
+
+@pytest.mark.parametrize(("rate", "is_named"), [(1.0, True), (1000.0 * 1e6, False)])
+def test_a_counter_in_another_unit_than_its_power_is_named(rate: float, is_named: bool) -> None:
+    """The default unit of the counter is a millijoule, and the power rises to 1 MW here."""
+    meter = MeterSettings(
+        name="m", energy="e[{window}]", energy_unit_j=1e-3, power="p[{window}]", max_device_power_w=1e9
+    )
+    settings = TelemetrySettings(meters=(meter,))
+    energy, power = list_feeds(settings)[:2]
+    answers = {energy: [series("node", "a", UUID="x", rate=rate)], power: [series("node", "a", UUID="x")]}
+    findings = list(check_telemetry(Answers(answers, {}), NODES, settings, NOW_S, is_inside=True))
+
+    named = [one.message for one in findings if "by its counter" in one.message]
+    assert named == (
+        ["m.energy: a/x uses 0.001 W by its counter, 1e+06 W by its power; the counter is believed"] * is_named
+    )
+
+
+def test_what_an_exporter_cannot_read_is_named() -> None:
+    still = [series("node", "a", UUID="x", rate=0.0), series("node", "bb", UUID="y")]
+    for feed, words in ((ENERGY, "a/x does not rise"), (POWER, "a/x is always 0")):
+        findings = check_telemetry(Answers({FEEDS[feed]: still}, {}), NODES, SETTINGS, NOW_S, is_inside=True)
+        assert any(words in one.message for one in findings)
 
 
 def test_a_gpu_that_vanished_is_named() -> None:

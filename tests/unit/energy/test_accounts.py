@@ -1,3 +1,4 @@
+import asyncio
 from array import array
 from random import Random
 
@@ -116,10 +117,11 @@ class Kept:
             now=lambda: self.now_s,
         )
         self.registry = CollectorRegistry()
+        self.nodes = ["n"]
         self.accounts = EnergyAccounts(
             history,
             self.settlement,
-            lambda: ["n"],
+            lambda: self.nodes,
             AccountMetrics(self.registry),
             BillMetrics(self.registry),
             guard=Guard(lambda _: None, Random(0)),
@@ -167,6 +169,21 @@ def test_an_account_waits_for_tasks_that_run_and_then_contains_them() -> None:
     assert kept.advance(1050.0) == pytest.approx(5 * 20 + 37 * 100)
     assert kept.part_j("tasks") == pytest.approx(37 * 100)
     assert kept.part_j("idle") == pytest.approx(5 * 20)
+
+
+def test_an_account_ends_with_the_last_samples_of_a_node_that_has_left() -> None:
+    kept = Kept()
+    kept.now_s = 1000.0
+    kept.accounts.open()
+    kept.settlement.end(succeeded(started_s=1003.0, finished_s=1040.0, report=None), 1041.0, Owner("chat"))
+    kept.nodes.clear()
+    for kept.now_s in (1045.0, 1899.0):
+        asyncio.run(kept.accounts.update())
+        assert kept.part_j("tasks") == kept.billed_j(by="namespace", payer="chat") == pytest.approx(37 * 100)
+
+    kept.now_s = 1900.0
+    asyncio.run(kept.accounts.update())
+    assert kept.part_j("tasks") is None
 
 
 def test_payers_beyond_a_number_are_counted_together() -> None:

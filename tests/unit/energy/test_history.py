@@ -150,6 +150,42 @@ def test_a_counter_that_has_stopped_gives_way_to_the_gauge() -> None:
     assert energy_j(history_of(meter), 0, 200) == 40 * 200
 
 
+def test_a_part_that_is_no_longer_measured_holds_up_no_task_and_draws_no_power() -> None:
+    gpu, cpu = meter_of("dcgm", "gpu"), meter_of("kepler", "cpu")
+    count(gpu, "0", 100, range(0, 601, 10))
+    count(cpu, "package-0", 50, range(0, 301, 10))
+    history = history_of(gpu, cpu)
+
+    assert history.covers("n", 590)
+    assert energy_j(history, 400, 500) == 100 * 100
+    assert history.find_power_w("n") == (600, 100)
+
+
+@pytest.mark.parametrize("part", ["cpu", SERVER])
+def test_a_counter_that_never_rises_measures_nothing_and_holds_up_nothing(part: str) -> None:
+    gpu, dead = meter_of("dcgm", "gpu"), meter_of("kepler", part)
+    count(gpu, "0", 100, range(0, 1001, 10))
+    count(dead, "package-0", 0, range(950, 1001, 10), start_j=7)
+    history = history_of(dead, gpu)
+
+    assert history.covers("n", 1000)
+    assert energy_j(history, 900, 1000) == 100 * 100
+    assert history.intervals("n").meters == ("dcgm",)
+
+
+def test_power_that_is_always_zero_is_unknown_and_not_zero_joules() -> None:
+    board, server = meter_of("jetson", "board"), meter_of("redfish", SERVER)
+    gauge(board, "a", 0, range(0, 101, 10))
+    assert energy_j(history_of(board), 0, 100) is None
+    assert history_of(board).find_power_w("n") is None
+
+    gauge(server, "b", 70, range(0, 101, 10))
+    assert energy_j(history_of(board, server), 0, 100) == 70 * 100
+
+    gauge(board, "rail", 20, range(0, 101, 10))
+    assert energy_j(history_of(board), 0, 100) == 20 * 100
+
+
 def test_gauges_named_otherwise_than_the_counters_do_not_count_twice() -> None:
     meter = meter_of()
     count(meter, "package-0", 100, range(0, 101, 10))

@@ -1,7 +1,7 @@
 """A Prometheus that has scraped counters; it answers the queries of reports."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from perllm.reporting.increases import Past, Period
 from perllm.telemetry.series import Series
@@ -11,6 +11,7 @@ PERIOD = Period(END_S - 3600, END_S, 60)
 SCRAPE_S = 30
 
 Samples = Mapping[int, float]
+_CHOICES: Mapping[str, Callable[[list[float]], float]] = {"max": max, "min": min, "last": lambda seen: seen[-1]}
 
 
 class ScrapedMetrics:
@@ -31,7 +32,7 @@ class ScrapedMetrics:
         self.put(f"{counter}_created", {created_s + 20: created_s, END_S - 10: created_s}, **labels)
 
     async def query_range(self, promql: str, start_s: int, end_s: int, step_s: int) -> Sequence[Series]:
-        found = re.fullmatch(r"(max|last)_over_time\((\w+)(\{.*\})?\[(\d+)s\]\)", promql)
+        found = re.fullmatch(r"(max|min|last)_over_time\((\w+)(\{.*\})?\[(\d+)s\]\)", promql)
         assert found, promql
         self.matchers.append(found[3] or "")
         answer = []
@@ -42,7 +43,7 @@ class ScrapedMetrics:
             values = []
             for time_s in range(start_s, end_s + 1, step_s):
                 seen = [value for at_s, value in samples.items() if time_s - int(found[4]) < at_s <= time_s]
-                values += [(float(time_s), max(seen) if found[1] == "max" else seen[-1])] if seen else []
+                values += [(float(time_s), _CHOICES[found[1]](seen))] if seen else []
             without_name = {key: value for key, value in labels.items() if key != "__name__"}
             answer.append(Series(without_name, tuple(values)))
         return answer

@@ -35,10 +35,36 @@ async def test_what_prometheus_has_not_seen_of_an_older_counter_is_left_out() ->
     assert await increase(after_a_gap, None) == pytest.approx(600, abs=60)
 
 
+async def test_a_restart_does_not_make_a_counter_younger_than_the_period() -> None:
+    metrics = ScrapedMetrics()
+    kept_since_s, restarted_s = PERIOD.start_s + 1000, PERIOD.start_s + 2000
+    metrics.put("joules_total", scrape((1000, 9000.0, 1.0), (1000, 0.0, 1.0), start_s=kept_since_s))
+    metrics.put("joules_created", scrape((1000, LONG_AGO_S, 0.0), (1000, restarted_s, 0.0), start_s=kept_since_s))
+
+    assert (await metrics.past().read_increases("joules")).total() == pytest.approx(2000, abs=120)
+
+
+async def test_a_counter_that_two_jobs_scrape_counts_once() -> None:
+    metrics = ScrapedMetrics()
+    for job in ("monitor", "annotations"):
+        metrics.count("joules", 100.0, job=job, node="n", part="idle")
+        metrics.count("joules", 30.0, job=job, node="n", part="tasks")
+
+    assert (await metrics.past().read_increases("joules")).sum_by("part") == {"idle": 100, "tasks": 30}
+
+
+async def test_labels_that_a_scrape_job_has_as_well_are_still_those_of_the_operator() -> None:
+    metrics = ScrapedMetrics()
+    for node, amount in (("edge-1", 100.0), ("edge-2", 20.0)):
+        metrics.count("joules", amount, exported_node=node, node="where-the-operator-runs")
+
+    assert (await metrics.past().read_increases("joules")).sum_by("node") == {"edge-1": 100, "edge-2": 20}
+
+
 async def test_series_of_replicas_add_up_and_only_matching_ones_are_asked_for() -> None:
     metrics = ScrapedMetrics()
-    for pod, amount in (("a", 100.0), ("b", 20.0)):
-        metrics.count("joules", amount, pod=pod, part="idle")
+    for pod, amount, created_s in (("a", 100.0, PERIOD.start_s + 600), ("b", 20.0, PERIOD.start_s + 601)):
+        metrics.count("joules", amount, created_s=created_s, pod=pod, part="idle")
     metrics.count("joules", 7.0, pod="a", part="foreign")
 
     found = await metrics.past(cluster="edge").read_increases("joules")

@@ -165,6 +165,36 @@ async def test_savings_of_a_restarted_operator_begin_at_zero_and_intervals_are_i
     assert await read_saving(metrics.past(), "joules") == Saving(150, 50)
 
 
+async def test_savings_of_a_container_that_was_restarted_in_its_pod_add_up() -> None:
+    metrics = ScrapedMetrics()
+    start_s, restarted_s = PERIOD.start_s, PERIOD.start_s + 1800
+    total = scrape((1200, 100.0, 0.0), (1200, 500.0, 0.0), (1800, 50.0, 0.0))
+    half = scrape((1200, 30.0, 0.0), (1200, 50.0, 0.0), (1800, 30.0, 0.0))
+    put_saving(metrics, total, half, "a", 0)
+    created = {at_s: 0.0 if at_s < restarted_s else restarted_s for at_s in total}
+    metrics.series[-1] = (metrics.series[-1][0], created)
+
+    assert min(total) == start_s - 600
+    assert await read_saving(metrics.past(), "joules") == Saving(450, 50)
+
+
+async def test_savings_that_two_jobs_scrape_count_once() -> None:
+    metrics = ScrapedMetrics()
+    for job in ("monitor", "annotations"):
+        put_saving(metrics, step(100.0, 500.0), step(30.0, 50.0), job, 7)
+
+    assert await read_saving(metrics.past(), "joules") == Saving(400, 40)
+
+
+async def test_an_interval_that_was_unknown_at_the_start_is_not_narrowed() -> None:
+    metrics = ScrapedMetrics()
+    put_saving(metrics, scrape((900, 0.0, 0.0), (900, 100.0, 0.0), (1200, 500.0, 0.0)), {}, "a", 0)
+    high = scrape((900, 180.0, 0.0), (1200, 700.0, 0.0), start_s=PERIOD.start_s + 300)
+    metrics.put("perllm_saved_joules", high, bound="high", pod="a")
+
+    assert await read_saving(metrics.past(), "joules") == Saving(500, 200)
+
+
 async def test_savings_without_an_interval_are_not_certain() -> None:
     metrics = ScrapedMetrics()
     metrics.put("perllm_saved_joules", step(0.0, 9.0), bound="total")

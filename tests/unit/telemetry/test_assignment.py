@@ -45,6 +45,14 @@ def test_two_gpus_under_one_identifier_are_unknown_rather_than_one_of_them() -> 
     assert fine.samples == ((100.0, 90),)
 
 
+def test_links_under_one_name_are_to_be_told_apart_by_their_query() -> None:
+    received = next(feed for feed in list_feeds(SETTINGS) if feed.metric is NodeMetric.RECEIVED)
+    link = {"node": "a", "device": "eno1"}
+    (faulty,) = assign(received, Series(link, ((1, 1),)), Series({**link, "vrf": "x"}, ((1, 9),))).list_devices()
+
+    assert faulty.fault.endswith("let config.telemetry.queries.received select fewer")
+
+
 def test_counters_under_one_identifier_differ_by_more_than_some_seconds_of_energy() -> None:
     (same,) = assign(ENERGY, gpu(1e9, pod="x"), gpu(1e9 + 5e6, pod="y")).list_devices()
     (different,) = assign(ENERGY, gpu(1e9, gpu="0"), gpu(2e9, gpu="1")).list_devices()

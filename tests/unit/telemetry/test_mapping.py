@@ -38,6 +38,7 @@ def test_name_wins_over_the_address_of_another_node() -> None:
         ("edge-1.example.com", "edge-1"),
         ("big-3", "big-3.example.com"),
         ("Big-3.Example.Com", "big-3.example.com"),
+        ("big-3.elsewhere.example.com", None),
         ("twin", None),
         ("twin.a.example.com", "twin.a.example.com"),
     ],

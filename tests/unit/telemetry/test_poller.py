@@ -51,13 +51,14 @@ class Setup:
         self.source = FakeMetricSource()
         self.registry = CollectorRegistry()
         self.faults: list[str] = []
+        self.ahead_s = 0.0
         self.nodes: dict[str, list[str]] = {"n": ["10.0.0.1"]}
         self.settings = TelemetrySettings(interval_s=5, max_backoff_s=30, stale_after_s=20)
         self.telemetry = Telemetry(
             self.source,
             self.settings,
             lambda: self.nodes,
-            asyncio.get_running_loop().time,
+            lambda: asyncio.get_running_loop().time() + self.ahead_s,
             TelemetryMetrics(self.registry),
             guard=Guard(self.faults.append, Random(0)),
             rng=Random(0),
@@ -181,6 +182,17 @@ async def test_samples_of_the_future_make_nothing_fresh(setup: Setup) -> None:
 
     assert setup.metric("unusable_series", metric="energy") == 1
     assert not setup.telemetry.energy.covers("n", 1e8)
+
+
+async def test_a_clock_that_is_ahead_of_that_of_prometheus_is_named(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup.ahead_s = 300.0
+    await run_for(setup.telemetry, 31)
+
+    assert setup.metric("unusable_series", metric="power") == 1
+    assert "the newest samples are 300 s old" in caplog.text
+    assert "compare the clocks" in caplog.text
 
 
 async def test_an_error_that_nobody_foresaw_ends_nothing(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
