@@ -25,10 +25,11 @@ LOOK_BACK_S = 120
 _EXPORTED = "exported_"
 """Prometheus puts this before a label of a metric if the scrape job has one of the same name, such as node."""
 
-_OWN_LABELS = frozenset(
-    {"by", "payer", "part", "kind", "phase", "met", "quality", "node", "tier", "gpu", "reason", "chance", "choice"}
-    | {"policy", "explored"}
+OWN_LABELS = frozenset(
+    {"by", "chance", "choice", "explored", "gpu", "kind", "met", "node", "part", "payer", "phase", "policy", "quality"}
+    | {"reason", "tier", "verb"}
 )
+"""Labels that the operator gives its counters; all others come from the scrape."""
 
 Labels = Mapping[str, str]
 
@@ -185,7 +186,7 @@ def _restore_labels(labels: Labels) -> Labels:
 
 
 def _select_own(labels: Labels) -> frozenset[tuple[str, str]]:
-    return frozenset((name, value) for name, value in labels.items() if name in _OWN_LABELS)
+    return frozenset((name, value) for name, value in labels.items() if name in OWN_LABELS)
 
 
 def identify(labels: Labels) -> frozenset[tuple[str, str]]:

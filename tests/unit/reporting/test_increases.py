@@ -1,6 +1,12 @@
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
-from perllm.reporting.increases import Period
+from perllm.controller.end_metrics import EndMetrics
+from perllm.costs.metrics import CostMetrics
+from perllm.energy.accounts import AccountMetrics
+from perllm.energy.bill import BillMetrics
+from perllm.metrics import OperatorMetrics
+from perllm.reporting.increases import OWN_LABELS, Period
 from unit.reporting.past_of import END_S, PERIOD, ScrapedMetrics, scrape
 
 LONG_AGO_S = END_S - 100_000
@@ -81,3 +87,14 @@ async def test_series_of_replicas_add_up_and_only_matching_ones_are_asked_for() 
 def test_a_period_ends_now_and_consists_of_whole_steps(since_s: float, step_s: int, steps: int) -> None:
     period = Period.last(since_s, END_S + 0.7)
     assert (period.end_s, period.step_s, period.length_s) == (END_S, step_s, steps * step_s)
+
+
+@pytest.mark.parametrize("build", [AccountMetrics, BillMetrics, CostMetrics, EndMetrics, OperatorMetrics])
+def test_counters_that_differ_in_a_label_of_the_operator_count_apart(
+    build: type[AccountMetrics | BillMetrics | CostMetrics | EndMetrics | OperatorMetrics],
+) -> None:
+    registry = CollectorRegistry()
+    build(registry)
+    counters = {one for one in registry._collector_to_names if isinstance(one, Counter)}
+    assert counters
+    assert {label for one in counters for label in one._labelnames} <= OWN_LABELS
