@@ -68,6 +68,15 @@ def test_what_is_known_survives_json() -> None:
     )
 
 
+def test_what_is_known_of_a_service_whose_every_run_is_ended_can_be_taken_back() -> None:
+    law = LengthLaw()
+    longest = np.zeros(len(law.possible(1000, None)[1]))
+    longest[-1] = 1.0
+    for _ in range(300):
+        law.learn_ended(1000, None, longest, "shop/chat")
+    LengthLaw().import_better(json.loads(json.dumps(law.export_state())))
+
+
 @pytest.mark.parametrize("sums", [[-1.0, 0.0, 1.0], [1e9, 0.0, 1.0], [1.0, 5.0, 1.0], [1.0, 0.0, 1e9], [1.0, 1.0]])
 def test_a_state_that_cannot_have_been_learned_is_refused(sums: list[float]) -> None:
     state = teach(LengthLaw(), 5).export_state()
