@@ -18,7 +18,7 @@ from itertools import islice
 from math import inf
 from typing import Generic
 
-from perllm.scheduling.backlog import Backlog, Line
+from perllm.scheduling.backlog import NO_NODE, Backlog, Line
 from perllm.scheduling.ranking import K, Rank, RankedTask
 from perllm.scheduling.shares import EXAMINATION_S, Shares, Standing
 
@@ -96,7 +96,8 @@ class WaitingLines(Generic[K]):
         namespace = self._namespace_of.get(key)
         if namespace is not None:
             self._backlogs[namespace].wait(key, line)
-            self._waiters.setdefault(line, {})[namespace] = None
+            if line != NO_NODE:
+                self._waiters.setdefault(line, {})[namespace] = None
 
     def remove(self, key: K, *, work_s: float = 0.0) -> None:
         """Remove a task, and charge its namespace `work_s` GPU seconds if it starts; unknown tasks are ignored."""

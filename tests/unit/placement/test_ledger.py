@@ -55,8 +55,9 @@ class TestFlights:
         ledger.reserve(make_flight("lost", 0), 0.0)
         ledger.reserve(make_flight("bound", 1), 0.0)
         ledger.confirm(make_flight("bound", 1), 1.0)
-        assert ledger.expire(RESERVATION_S - 0.1) == []
-        assert ledger.expire(RESERVATION_S) == ["lost"]
+        assert ledger.find_expired(RESERVATION_S - 0.1) == []
+        assert ledger.find_expired(RESERVATION_S) == ["lost"]
+        ledger.cancel("lost", RESERVATION_S)
         assert running(ledger) == [0, 1, 0]
         assert ledger.loads(ROWS, 0.0).demand_bps.tolist() == [0, 1e6, 0]
 
@@ -164,9 +165,10 @@ class TestFlows:
 
     def test_a_node_without_tasks_has_nothing_left_to_do(self) -> None:
         ledger = Ledger()
-        ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6), 0.0)
+        ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6, input_bits=8e12), 0.0)
         ledger.release("a", 1.0)
-        assert (ledger.loads(ROWS, 1.0).work_s[0], ledger.loads(ROWS, 1.0).backlog_tokens[0]) == (0.0, 0.0)
+        loads = ledger.loads(ROWS, 1.0)
+        assert (loads.work_s[0], loads.backlog_tokens[0], loads.link_bits[0]) == (0.0, 0.0, 0.0)
 
     def test_a_node_has_read_lately_as_long_as_its_prompts_took(self) -> None:
         ledger = Ledger()
@@ -292,7 +294,9 @@ def test_the_counts_always_equal_the_tasks_in_flight(actions: list[tuple[str, in
             reserved.pop(task_id, None)
         elif action == "expire":
             late = {one for one, since_s in reserved.items() if since_s + RESERVATION_S <= now_s}
-            assert set(ledger.expire(now_s)) == late
+            assert set(ledger.find_expired(now_s)) == late
+            for one in late:
+                ledger.cancel(one, now_s)
             flights = {one: at for one, at in flights.items() if one not in late}
             reserved = {one: since_s for one, since_s in reserved.items() if one not in late}
         ledger.refresh(now_s, SHAPES)
