@@ -88,7 +88,7 @@ def test_tasks_that_no_node_could_take_are_examined_once_one_can() -> None:
 
 def test_a_denied_task_is_retried_as_it_is_by_then() -> None:
     room = Room()
-    [denied] = [PendingTask("denied", 1, 1, make_request("denied", due_s=1e6))]
+    denied = PendingTask("denied", 1, 1, make_request("denied", due_s=1e6))
     room.scheduler.withdraw("first")
     room.scheduler.submit(denied)
     assert room.start() == ["denied"]
