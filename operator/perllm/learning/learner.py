@@ -24,13 +24,17 @@ from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
 from perllm.learning.node_rows import NodeRows
 from perllm.learning.outcome import Ended, ImplausibleFigure, Outcome
-from perllm.learning.priors import Prior, find_prior
+from perllm.learning.priors import LOAD_S, Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.learning.revisions import Revisions
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
 MAX_ARMS = 64
 """Models whose outcomes on one node are remembered; at 2 kB each a node has a tenth of what can be stored."""
+
+MAX_ENERGY_RATIO = 20.0
+"""A task whose meter says that it took more times as much as expected, or as little, counts in the policy's mean as if
+this were so: a meter that once says 1e9 J would outweigh a million tasks."""
 
 Arm = tuple[str, ArmSummary, dict[str, Any]]
 """A model, what was observed of it on a node, and the machine part of what was learned."""
@@ -74,6 +78,11 @@ class Learner:
         """Return the row of a node, the same for the life of the process; it learns from others of its `gpu_type`."""
         return self._rows.register(node, gpu_type)
 
+    def find_gpu_type(self, node: str) -> str | None:
+        """Return the GPU type that a node was registered with last; None if it was not."""
+        row = self._rows.find(node)
+        return None if row is None else self._rows.gpu_type(row)
+
     def knows(self, node: str) -> bool:
         """Whether a node was registered."""
         return node in self._rows
@@ -97,17 +106,22 @@ class Learner:
     def warm(self, node: str, model: str) -> None:
         """Note that a node has the model loaded."""
         row = self._rows[node]
-        self._know(model, row).loads_from_s[row] = -np.inf
+        self._know(model, row).note_loaded(row)
 
     def unload(self, node: str, model: str) -> None:
         """Note that a node does not have the model in memory."""
         row = self._rows[node]
-        self._know(model, row).loads_from_s[row] = np.inf
+        self._know(model, row).note_unloaded(row)
 
     def load(self, row: int, model: str, now_s: float) -> None:
         """Note that a node is about to load the model, unless it is loaded or loading."""
-        loads_from_s = self._know(model, row).loads_from_s
-        loads_from_s[row] = min(loads_from_s[row], now_s)
+        self._know(model, row).note_loading(row, now_s)
+
+    def forget_load(self, row: int, model: str, since_s: float) -> None:
+        """Note that a node has not begun to load a model at that time: the task was never sent."""
+        known = self._models.find(model)
+        if row < len(known.loads_from_s) and known.loads_from_s[row] == since_s:
+            known.note_unloaded(row)
 
     def trim(self, in_use: Collection[str]) -> None:
         """Forget models when there are too many, but not those `in_use`: tasks of them are in flight."""
@@ -123,7 +137,7 @@ class Learner:
         row = self._rows.find(node)
         for known in self._models:
             if row is not None and row < len(known.loads_from_s):
-                known.loads_from_s[row] = np.inf
+                known.note_unloaded(row)
 
     def has_learned(self, outcome: Outcome) -> bool:
         """Whether this outcome is already part of the learned state."""
@@ -159,7 +173,8 @@ class Learner:
         if outcome.is_length_known:
             known.lengths.learn(prompt, outcome.run.hint_tokens, output, outcome.run.service)
             self._models.publish(known)
-        known.loads_from_s[row] = -np.inf
+        if row not in known.unloaded:
+            known.note_loaded(row)
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
         self._remember(row, outcome.run.model)
         self._recent[outcome.run.node].add(outcome.run.task_id, outcome.finished_s)
@@ -315,7 +330,8 @@ class Learner:
         known.energy.set_prior(group, prior.energy, prior.doubt)
         known.latency.assign(row, group)
         known.energy.assign(row, group)
-        known.load_s[row] = known.load_s[known.alike(row)[0]]
+        others = known.alike(row)[known.alike(row) != row]
+        known.load_s[row] = known.load_s[others[0]] if len(others) else LOAD_S
 
 
 def _check_laws(state: dict[str, Any], prior: Prior) -> None:
@@ -342,11 +358,21 @@ def judge_choice(outcome: Outcome, row: int) -> Feedback:
         row=row,
         latency_s=outcome.latency_s,
         deadline_s=outcome.deadline_s,
-        energy_j=outcome.predicted_energy_j if outcome.energy_j is None else outcome.energy_j,
+        energy_j=_find_plausible_j(outcome),
         prompt_tokens=outcome.run.prompt_tokens,
         output_tokens=outcome.output_tokens,
         resource_slack=outcome.resource_slack,
     )
+
+
+def _find_plausible_j(outcome: Outcome) -> float:
+    """Return the energy of a task, as expected where it is not known, and within `MAX_ENERGY_RATIO` of that."""
+    expected_j = outcome.predicted_energy_j
+    if outcome.energy_j is None:
+        return expected_j
+    if expected_j <= 0.0:
+        return outcome.energy_j
+    return min(max(outcome.energy_j, expected_j / MAX_ENERGY_RATIO), expected_j * MAX_ENERGY_RATIO)
 
 
 def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArray) -> float | None:

@@ -210,12 +210,12 @@ class _Law:
 
     def _add(self, features: FloatArray, shares: FloatArray, service: str, moments: tuple[float, float]) -> None:
         """Add an answer with the mean and the square of its ln L - w'x, both as expected."""
-        error, square = moments
+        error, square = moments[0], min(moments[1], MAX_LOG_TOKENS**2)
         offset, _ = self._services.find(service, self.spread)
         memory, log_tokens = self._memory, float(self.coefficients @ features) + error - offset
         self._counts = self._counts * memory + shares
         self.weight = self.weight * memory + 1.0
-        self._squares = self._squares * memory + min(square, MAX_LOG_TOKENS**2)
+        self._squares = self._squares * memory + square
         self._gram = self._gram * memory + features[:, None] * features
         self._moment = self._moment * memory + features * log_tokens
         self._services.add(service, error, square)

@@ -2,6 +2,7 @@
 
 from perllm.learning.model_laws import ModelLaws
 from perllm.learning.outcome import MAX_RUN_S, ObservedRun
+from perllm.learning.priors import LOAD_S
 from perllm.policy.problem import FloatArray
 
 LOAD_DOUBT = 0.5
@@ -12,6 +13,11 @@ LOAD_STEP = 0.3
 
 MEASURED_LOAD_STEP = 0.5
 """The same of a loading that was measured by itself: it varies with what else the node reads from its disk."""
+
+
+MAX_GROWTH = 10.0
+"""A single run makes the time to load a model at most this many times as long: what it waited for may be of its own
+making, and where a node is thought to load for hours no task is sent that could correct that."""
 
 
 def learn_cold_run(known: ModelLaws, row: int, run: ObservedRun, features: FloatArray) -> None:
@@ -43,4 +49,6 @@ def _learn_load(known: ModelLaws, row: int, run: ObservedRun, warm_s: float) -> 
 
 
 def _move_load(known: ModelLaws, row: int, by_s: float) -> None:
-    known.load_s[known.alike(row)] = min(max(float(known.load_s[row]) + by_s, 0.0), MAX_RUN_S)
+    known_s = float(known.load_s[row])
+    most_s = min(MAX_GROWTH * max(known_s, LOAD_S), MAX_RUN_S)
+    known.load_s[known.alike(row)] = min(max(known_s + by_s, 0.0), most_s)

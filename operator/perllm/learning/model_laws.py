@@ -127,6 +127,8 @@ class ModelLaws:
         usual: the mean task lately.
         load_s: by row, how long its GPU type takes to load it.
         loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
+        unloaded: rows of nodes that were found without it and have not begun to load it since, so that the outcome of
+            an earlier run, which may be learned late, does not say that they have it.
     """
 
     lengths: LengthLaw
@@ -137,6 +139,22 @@ class ModelLaws:
     usual: UsualTask = field(default_factory=UsualTask)
     load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
     loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))
+    unloaded: set[int] = field(default_factory=set)
+
+    def note_loaded(self, row: int) -> None:
+        """Note that a node has the model."""
+        self.unloaded.discard(row)
+        self.loads_from_s[row] = -np.inf
+
+    def note_loading(self, row: int, now_s: float) -> None:
+        """Note that a node is about to load the model, unless it has it or loads it already."""
+        self.unloaded.discard(row)
+        self.loads_from_s[row] = min(self.loads_from_s[row], now_s)
+
+    def note_unloaded(self, row: int) -> None:
+        """Note that a node does not have the model."""
+        self.unloaded.add(row)
+        self.loads_from_s[row] = np.inf
 
     def cover(self, rows: int) -> None:
         """Make room for `rows` rows."""

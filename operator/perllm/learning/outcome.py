@@ -71,7 +71,7 @@ class ObservedRun:
     def has_possible_load(self) -> bool:
         """Whether what it is said to have met on its node is possible."""
         is_met = 0 <= self.occupancy <= MAX_OTHERS and 0 <= self.others_tokens <= MAX_TOKENS * MAX_OTHERS
-        return is_met and 0 <= self.cold <= 1 and (self.load_s is None or 0 <= self.load_s <= MAX_RUN_S)
+        return is_met and 0 <= self.cold <= 1 and (self.load_s is None or 0 <= self.load_s <= self.run_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

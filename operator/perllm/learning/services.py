@@ -13,11 +13,13 @@ So a service that has not been seen is predicted like its namespace, and a names
 fixed ratio of variances; Gelman and Hill 2007, chapter 12).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
 
 MAX_GROUPS = 128
-"""Groups of one model that are remembered, those with the latest answers; any tenant may name any service."""
+"""Groups of one model that are remembered. Any tenant may name any service, and each system message is one: where there
+are more, the namespace with the most forgets those with the oldest answers."""
 
 MAX_STORED = 16
 """Of these are stored with a node: 16 take a quarter of what else there is to store of a model."""
@@ -52,12 +54,18 @@ class ServiceOffsets:
             weight, total, squares = self._sums.pop(group, (0.0, 0.0, 0.0))
             self._sums[group] = (weight * MEMORY + 1.0, total * MEMORY + error, squares * MEMORY + square)
         while len(self._sums) > MAX_GROUPS:
-            del self._sums[next(iter(self._sums))]
+            del self._sums[self._find_surplus()]
 
     def export_state(self) -> dict[str, list[float]]:
         """Return the groups with the latest answers as plain numbers, the latest last."""
         latest = list(self._sums.items())[-MAX_STORED:]
         return {group: list(sums) for group, sums in latest}
+
+    def _find_surplus(self) -> str:
+        """Return the oldest group of the namespace that has the most, so that none pushes out the others."""
+        namespaces = [group.partition("/")[0] for group in self._sums]
+        [(largest, _)] = Counter(namespaces).most_common(1)
+        return next(group for group, one in zip(self._sums, namespaces, strict=True) if one == largest)
 
 
 def restore_offsets(state: Mapping[str, Sequence[float]], most: float) -> ServiceOffsets:

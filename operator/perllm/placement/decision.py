@@ -27,6 +27,9 @@ MAX_REJECTED_NAME = 63
 MAX_FIGURE = 1e15
 """No figure of a decision is larger: with more, sums and times made from it would not be finite."""
 
+MIN_DIVISOR = 1e-9
+"""No figure that others are divided by is smaller, for the same reason."""
+
 
 class RecordError(ValueError):
     """A decision record could not be read."""
@@ -248,4 +251,4 @@ def _is_possible(name: str, value: object) -> bool:
         return not isinstance(value, Mapping) or all(_is_possible("", count) for count in value.values())
     if not isfinite(value) or abs(value) > MAX_FIGURE:
         return False
-    return value > 0 if name in _POSITIVE else value >= 0 or name in _ANY_SIGN
+    return value >= MIN_DIVISOR if name in _POSITIVE else value >= 0 or name in _ANY_SIGN

@@ -117,10 +117,9 @@ class Ledger:
             self._add(flight, now_s)
         self._expiry.pop(flight.task_id, None)
 
-    def cancel(self, task_id: str, now_s: float) -> None:
-        """Forget a reservation; a confirmed task remains."""
-        if task_id in self._expiry:
-            self._undo(task_id, now_s)
+    def cancel(self, task_id: str, now_s: float) -> Flight | None:
+        """Forget a reservation and return it; None if there is none, since a confirmed task remains."""
+        return self._undo(task_id, now_s) if task_id in self._expiry else None
 
     def release(self, task_id: str, now_s: float) -> Residence | None:
         """Forget a task and return what it met on its node; None if it was unknown."""
@@ -134,12 +133,13 @@ class Ledger:
         self._remove(flight, now_s)
         return residence
 
-    def expire(self, now_s: float) -> list[str]:
-        """Forget reservations that were never confirmed and return their tasks."""
-        late = [task_id for task_id, expiry_s in self._expiry.items() if expiry_s <= now_s]
-        for task_id in late:
-            self._undo(task_id, now_s)
-        return late
+    def find_expired(self, now_s: float) -> list[str]:
+        """Return the tasks of reservations that were not confirmed in time."""
+        return [task_id for task_id, expiry_s in self._expiry.items() if expiry_s <= now_s]
+
+    def count(self, row: int, model: str) -> float:
+        """Return how many tasks of a model are in flight on a node."""
+        return float(self._counts(model)[row]) if model in self._by_model else 0.0
 
     def wait(self, task_id: str, row: int, work_s: float, *, slots: float = 1.0, namespace: str = "") -> None:
         """Note that a task waits for slots of a node, and which GPU seconds it would take of each of its GPUs."""
@@ -183,6 +183,11 @@ class Ledger:
         """
         self._cover(rows)
         self._nodes.note_usual(rows, work_s, usual_s)
+
+    def forget_usual(self, row: int) -> None:
+        """Forget what tasks take on a node in the mean: it has other GPUs now."""
+        self._nodes.cover(row + 1)
+        self._nodes.usual[row] = 0.0
 
     @property
     def groups(self) -> int:
@@ -266,14 +271,14 @@ class Ledger:
         self._writers.put(flight.task_id, row, flight.writes_from_s, now_s)
         self._count(flight, 1)
 
-    def _undo(self, task_id: str, now_s: float) -> None:
-        """Forget a task that was never sent, so its node gets no work from it."""
+    def _undo(self, task_id: str, now_s: float) -> Flight | None:
+        """Forget a task that was never sent, so its node gets no work from it; return it, None if it is unknown."""
         flight = self._flights.get(task_id)
-        if flight is None:
-            return
-        self._nodes.advance(flight.row, now_s)
-        self._nodes.undo(flight, self._begun[task_id].at_s, now_s)
-        self._remove(flight, now_s)
+        if flight is not None:
+            self._nodes.advance(flight.row, now_s)
+            self._nodes.undo(flight, self._begun[task_id].at_s, now_s)
+            self._remove(flight, now_s)
+        return flight
 
     def _remove(self, flight: Flight, now_s: float) -> None:
         task_id, row, nodes = flight.task_id, flight.row, self._nodes
@@ -284,7 +289,7 @@ class Ledger:
         self._writers.remove(task_id, row, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
             # A node without tasks has no work left, even if some was expected.
-            nodes.work[row] = nodes.backlog[row] = 0.0
+            nodes.work[row] = nodes.backlog[row] = nodes.link_bits[row] = 0.0
 
     def _count(self, flight: Flight, change: int) -> None:
         self._nodes.count(flight, change)

@@ -15,6 +15,8 @@ Each figure is kept at constant cost per change:
                 write
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from perllm.learning.features import MAX_READING
@@ -111,29 +113,28 @@ class NodeTable:
 
     def place(self, flight: Flight, now_s: float) -> None:
         """Add a task to its node, whose figures are up to date."""
-        row, gpus, times = flight.row, flight.forecast.gpus, flight.forecast.times
-        prompt_tokens = flight.inference.prompt_tokens
+        row, gpus, brought = flight.row, flight.forecast.gpus, _find_brought(flight, now_s)
         opening_s = max(flight.writes_from_s - now_s, 0.0)
         self.gpus[row] = gpus
-        self.backlog_rate[row] = gpus * prompt_tokens / max(times.reading_s, 1e-6)
+        self.backlog_rate[row] = gpus * flight.inference.prompt_tokens / max(flight.forecast.times.reading_s, 1e-6)
         self.opening[row] += opening_s / AVERAGE_S
-        self.prompts[row] += prompt_tokens
-        self.backlog[row] += prompt_tokens
-        self.link_bits[row] += flight.inference.input_bits
-        self.reading[row] += times.reading_s / gpus / AVERAGE_S
-        self.work[row] += times.work_s / gpus
+        self.prompts[row] += brought.prompt_tokens
+        self.backlog[row] += brought.prompt_tokens
+        self.link_bits[row] += brought.input_bits
+        self.reading[row] += brought.reading_s / gpus / AVERAGE_S
+        self.work[row] += brought.work_s / gpus
 
     def undo(self, flight: Flight, placed_s: float, now_s: float) -> None:
         """Remove a task that was never sent, with the work that it was expected to bring and its part in averages."""
-        row, gpus, times = flight.row, flight.forecast.gpus, flight.forecast.times
+        row, gpus, brought = flight.row, flight.forecast.gpus, _find_brought(flight, placed_s)
         keep = np.exp((placed_s - now_s) / AVERAGE_S)
         opening_s = max(flight.writes_from_s - placed_s, 0.0)
         _reduce(self.opening, row, keep * opening_s / AVERAGE_S)
-        _reduce(self.prompts, row, flight.inference.prompt_tokens)
-        _reduce(self.backlog, row, flight.inference.prompt_tokens)
-        _reduce(self.link_bits, row, flight.inference.input_bits)
-        _reduce(self.reading, row, keep * times.reading_s / gpus / AVERAGE_S)
-        _reduce(self.work, row, times.work_s / gpus)
+        _reduce(self.prompts, row, brought.prompt_tokens)
+        _reduce(self.backlog, row, brought.prompt_tokens)
+        _reduce(self.link_bits, row, brought.input_bits)
+        _reduce(self.reading, row, keep * brought.reading_s / gpus / AVERAGE_S)
+        _reduce(self.work, row, brought.work_s / gpus)
 
     def note_usual(self, rows: IntArray, work_s: FloatArray, usual_s: FloatArray) -> None:
         """Include in the averages the GPU seconds that a task would take on each of the nodes that it may run on.
@@ -153,9 +154,7 @@ class NodeTable:
         """
         forecast, times = flight.forecast, flight.forecast.times
         token_s = times.token_s + times.contention_s * (occupancy - forecast.occupancy / forecast.gpus)
-        written = max(now_s - flight.writes_from_s, 0.0) / max(token_s, times.solo_token_s)
-        missing = max(1.0 - written / max(flight.inference.output_tokens, 1.0), 0.0)
-        _reduce(self.work, flight.row, missing * (times.work_s - times.reading_s) / forecast.gpus)
+        _reduce(self.work, flight.row, _find_unwritten_s(flight, token_s, now_s) / forecast.gpus)
 
     def count(self, flight: Flight, change: int) -> None:
         """Count a task that came (1) or left (-1)."""
@@ -176,6 +175,35 @@ class NodeTable:
         """
         occupancy: FloatArray = np.maximum(0.5 * (self.running + self.occupancy) - self.opening, 0.0)
         return occupancy
+
+
+class _Brought(NamedTuple):
+    """What a task brings to its node: tokens to read, bits to fetch, GPU seconds of reading, and of all its work."""
+
+    prompt_tokens: float
+    input_bits: float
+    reading_s: float
+    work_s: float
+
+
+def _find_brought(flight: Flight, from_s: float) -> _Brought:
+    """Return what a task brings that is counted from then on.
+
+    One that was placed by an earlier process, and writes by then, has fetched and read: counted once more, the inputs
+    and prompts of all tasks in flight would keep their nodes from new ones for a while after each restart.
+    """
+    inference, times = flight.inference, flight.forecast.times
+    if from_s <= flight.writes_from_s:
+        return _Brought(inference.prompt_tokens, inference.input_bits, times.reading_s, times.work_s)
+    return _Brought(0.0, 0.0, 0.0, _find_unwritten_s(flight, times.token_s, from_s))
+
+
+def _find_unwritten_s(flight: Flight, token_s: float, now_s: float) -> float:
+    """Return the GPU seconds of what a task is expected to write still, if it writes a token in so many seconds."""
+    times = flight.forecast.times
+    written = max(now_s - flight.writes_from_s, 0.0) / max(token_s, times.solo_token_s)
+    missing = max(1.0 - written / max(flight.inference.output_tokens, 1.0), 0.0)
+    return missing * (times.work_s - times.reading_s)
 
 
 def _reduce(values: FloatArray, row: int, amount: float) -> None:

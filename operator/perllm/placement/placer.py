@@ -260,17 +260,23 @@ class Placer:
         _, rows = self._fleet.all_nodes()
         self._ledger.put_bandwidth(rows, self._fleet.bandwidth_capacity_bps(rows))
 
-    def release_reservation(self, task_id: str) -> None:
-        """Undo a reservation; a task that is bound stays in flight."""
-        self._ledger.cancel(task_id, self._now())
+    def release_reservation(self, task_id: str) -> int | None:
+        """Undo a reservation; return the row of its node. None if there is none: a task that is bound stays."""
+        flight = self._ledger.cancel(task_id, self._now())
+        if flight is None:
+            return None
+        model = flight.inference.model
+        if not self._ledger.count(flight.row, model):
+            self._learner.forget_load(flight.row, model, flight.placed_s)
+        return flight.row
 
     def release(self, task_id: str) -> Residence | None:
         """Forget a task in flight; return what it met on its node, None if it was not in flight."""
         return self._ledger.release(task_id, self._now())
 
-    def expire(self) -> list[str]:
-        """Forget reservations that were never carried out."""
-        return self._ledger.expire(self._now())
+    def find_expired(self) -> list[str]:
+        """Return the tasks of reservations that were not carried out in time."""
+        return self._ledger.find_expired(self._now())
 
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""

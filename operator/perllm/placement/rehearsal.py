@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_RUNS = 2**15
+"""Tasks that are followed at a time. A scheduler that rejects none, and ends none, of more tasks than its nodes can do
+has ever more of them; those beyond are not compared."""
+
 STEP_S = 0.02
 """An end is put off by at least so much, and not for less."""
 
@@ -132,6 +136,8 @@ class Rehearsal:
             # It was forgotten, and has come back.
             self._prospects[request.task_id] = running.prospect
             return running.prospect
+        if len(self._runs) >= MAX_RUNS:
+            return None
         placement = self._placer.choose(request)
         arm = self._choose(placement)
         return None if arm is None else self._begin(placement, arm, now_s)

@@ -11,6 +11,10 @@ from perllm.scheduling.ranking import K, RankedTask, Ranking
 Line = Hashable
 """What a line waits for: a node, given by its row, or any node, given by anything else."""
 
+NO_NODE: Line = "no node"
+"""The line of tasks that no node can take as nodes and tasks are. Room does not help them, so none calls it: else every
+slot that becomes free would cost as much as there are such tasks."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Head(Generic[K]):

@@ -18,7 +18,7 @@ from itertools import islice
 from math import inf
 from typing import Generic
 
-from perllm.scheduling.backlog import Backlog, Line
+from perllm.scheduling.backlog import NO_NODE, Backlog, Line
 from perllm.scheduling.ranking import K, Rank, RankedTask
 from perllm.scheduling.shares import EXAMINATION_S, Shares, Standing
 
@@ -54,6 +54,7 @@ class WaitingLines(Generic[K]):
         self._due: dict[str, None] = {}
         self._turns: list[_Turn] = []
         self._examined: set[tuple[str, Line]] = set()
+        self._is_cut_short = False
         self._next_review_s = 0.0
         self._number = 0
 
@@ -95,7 +96,8 @@ class WaitingLines(Generic[K]):
         namespace = self._namespace_of.get(key)
         if namespace is not None:
             self._backlogs[namespace].wait(key, line)
-            self._waiters.setdefault(line, {})[namespace] = None
+            if line != NO_NODE:
+                self._waiters.setdefault(line, {})[namespace] = None
 
     def remove(self, key: K, *, work_s: float = 0.0) -> None:
         """Remove a task, and charge its namespace `work_s` GPU seconds if it starts; unknown tasks are ignored."""
@@ -122,11 +124,14 @@ class WaitingLines(Generic[K]):
     def due(self, now_s: float, may_start: Callable[[str], bool] = lambda _: True) -> Iterator[K]:
         """Yield the tasks to examine now; the caller puts each into a line or removes it before it takes the next.
 
-        The caller may stop at any time: tasks that were not yielded come the next time, and so do the tasks of
-        namespaces that may not start any now.
+        The caller may stop at any time: tasks that were not yielded come the next time, as part of the same round, and
+        so do the tasks of namespaces that may not start any now.
         """
         in_turn = self._pick_for_review(now_s)
-        self._examined.clear()
+        if not self._is_cut_short:
+            self._examined.clear()
+        # Until all have had their turn: one that yields would never have its own if each part began a round.
+        self._is_cut_short = True
         self._turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
         heapify(self._turns)
         yield from self._serve(may_start)
@@ -135,6 +140,7 @@ class WaitingLines(Generic[K]):
             if key in self._namespace_of and self._backlogs[namespace].is_in_line(key) and may_start(namespace):
                 yield key
                 yield from self._serve(may_start)
+        self._is_cut_short = False
 
     def yield_to_others(self, key: K, row: int) -> bool:
         """Return whether a task that could start on a node has to yield; it is then examined again after the others.

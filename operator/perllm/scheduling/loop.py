@@ -27,7 +27,7 @@ from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Verdict
 from perllm.scheduling.admission import Admission
-from perllm.scheduling.backlog import Line
+from perllm.scheduling.backlog import NO_NODE, Line
 from perllm.scheduling.claims import Claim, Claims
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.deferral import StartPlanner
@@ -133,6 +133,8 @@ class DispatchLoop:
         is_waiting = task.key in self._lines or task.key in self._deferred
         is_changed = known is not None and known.generation != task.generation and is_waiting
         if is_known and not is_changed:
+            if task.key in self._postponed:
+                self._tasks[task.key] = task
             self._lines.requeue(task.key)
             return
         self._postponed.remove(task.key)
@@ -152,7 +154,7 @@ class DispatchLoop:
         self._claims.pop(key)
         if task is not None:
             self._ledger.stop_waiting(task.uid)
-            self._placer.release_reservation(task.uid)
+            self.cancel(task.uid)
             self._standing.pop(task.uid)
 
     def retract(self, key: str) -> None:
@@ -203,9 +205,15 @@ class DispatchLoop:
         task, claim = self._tasks.get(key), self._claims.get(key)
         if task is None or claim is None or claim.row is None:
             return
-        self._placer.release_reservation(task.uid)
+        self.cancel(task.uid)
         self._lines.call(claim.row)
         claim.row = None
+
+    def cancel(self, task_id: str) -> None:
+        """Release the slots that are reserved for a task, if any: those who wait for them are examined."""
+        row = self._placer.release_reservation(task_id)
+        if row is not None:
+            self._lines.call(row)
 
     def retry(self, key: str) -> None:
         """Retry a postponed task at once: the cause has gone."""
@@ -267,7 +275,7 @@ class DispatchLoop:
         standing = self._standing.find(request, candidates)
         if standing is not None:
             return standing
-        self._placer.release_reservation(request.task_id)
+        self.cancel(request.task_id)
         placement = self._placer.choose(request, candidates)
         if placement.node is None:
             self.forget_decision(request.task_id)
@@ -344,7 +352,9 @@ class DispatchLoop:
         """Put a task into the line of its node; decisions about other tasks take it into account."""
         arm, request = placement.choice.awaited, placement.request
         line: Line = request.tiers, request.demand, request.avoided, request.model if request.is_served else None
-        if arm is not None:
+        if placement.eligibility.is_impossible:
+            line = NO_NODE
+        elif arm is not None:
             line = int(placement.rows[arm])
             work_s = float(placement.outlook.times.work_s[arm])
             self._ledger.wait(task.uid, line, work_s, slots=request.slots, namespace=request.namespace)

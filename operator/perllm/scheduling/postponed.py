@@ -71,6 +71,11 @@ class Postponed:
     def __len__(self) -> int:
         return self._counts.total()
 
+    def __contains__(self, key: object) -> bool:
+        """Whether a task pauses; one that is being retried does not."""
+        task = self._tasks.get(key) if isinstance(key, str) else None
+        return task is not None and task.timer is not None
+
     def count(self, cause: DenialCause) -> int:
         """Return how many tasks are postponed for a cause."""
         return self._counts[cause]

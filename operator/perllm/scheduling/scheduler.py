@@ -154,7 +154,10 @@ class Scheduler:
         known = self._fleet.nodes.get(node.name)
         if known == node:
             return
+        former_type = self._learner.find_gpu_type(node.name)
         row = self._learner.register(node.name, node.gpu_type)
+        if former_type not in (None, node.gpu_type):
+            self._ledger.forget_usual(row)
         if known is not None and known.uid != node.uid:
             self._learner.cool(node.name)
             self._circuits.forget_node(node.name)
@@ -336,7 +339,7 @@ class Scheduler:
     @recorded
     def cancel(self, task_id: str) -> None:
         """Release a reservation: the binding failed."""
-        self._placer.release_reservation(task_id)
+        self._loop.cancel(task_id)
 
     @recorded
     def end(self, task_id: str, node: str) -> Residence | None:
@@ -416,7 +419,9 @@ class Scheduler:
     @recorded
     def refresh(self) -> list[str]:
         """Drop reservations that expired, and surplus models; return the tasks of the reservations."""
-        late = self._placer.expire()
+        late = self._placer.find_expired()
+        for task_id in late:
+            self._loop.cancel(task_id)
         self._placer.trim()
         return late
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 
 RESOLUTION_S = 0.001
@@ -22,18 +22,29 @@ class Timer:
         self.work = None
 
 
+MIN_KEPT = 64
+"""Dropped calls are not searched for among fewer."""
+
+
 class Timers:
     """Calls by the time at which they are due; equal times keep the order in which they were added."""
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
         self._number = 0
+        self._kept = MIN_KEPT
+
+    def __len__(self) -> int:
+        """Number of calls that are remembered, at most twice as many as are to be made, and `MIN_KEPT`."""
+        return len(self._heap)
 
     def call_at(self, at_s: float, work: Callable[[], None]) -> Timer:
         """Have `work` called at the given time."""
         self._number += 1
         timer = Timer(at_s, self._number, work)
         heappush(self._heap, timer)
+        if len(self._heap) > self._kept:
+            self._forget_dropped()
         return timer
 
     def run(self, now_s: float) -> None:
@@ -48,3 +59,9 @@ class Timers:
         while self._heap and self._heap[0].work is None:
             heappop(self._heap)
         return self._heap[0].at_s if self._heap else inf
+
+    def _forget_dropped(self) -> None:
+        """Forget dropped calls, which may be hours ahead; rare, so cheap per call."""
+        self._heap = [timer for timer in self._heap if timer.work is not None]
+        heapify(self._heap)
+        self._kept = max(MIN_KEPT, 2 * len(self._heap))

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ from perllm.api.base import MAX_TOKENS
 from perllm.learning.decision_errors import PRIOR_SCALE
 from perllm.learning.features import energy_features, latency_features
 from perllm.learning.learner import Learner
-from perllm.learning.priors import find_prior
+from perllm.learning.loading import MAX_GROWTH
+from perllm.learning.outcome import MAX_ENERGY_J
+from perllm.learning.priors import LOAD_S, find_prior
 from perllm.learning.recent import CAPACITY, RecentOutcomes
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Feedback
 from perllm.policy.table import CsUcbTable
 from unit.learning.outcomes import make_ended, make_outcome
@@ -47,6 +51,17 @@ class TestRows:
         before_s = latency_s(learner, np.array([1]))
         learner.register("b", "type-y")
         assert latency_s(learner, np.array([1])) < before_s / 2
+
+    @pytest.mark.parametrize(("gpu_type", "load_s"), [("type-x", 20.0), ("type-z", LOAD_S)])
+    def test_of_a_node_that_changes_its_type_forget_how_long_that_loads(
+        self, learner: Learner, gpu_type: str, load_s: float
+    ) -> None:
+        learner.register("b", "type-x")
+        for number in range(10):
+            learner.learn(make_outcome(2 * number, run_s=50.0, load_s=45.0))
+            learner.learn(make_outcome(2 * number + 1, node="b", run_s=25.0, load_s=20.0))
+        learner.register("a", gpu_type)
+        assert learner.laws("m", ROW).load_s[0] == pytest.approx(load_s, rel=0.01)
 
     def test_are_looked_up_once_for_each_model_also_when_a_node_has_left(
         self, learner: Learner, monkeypatch: pytest.MonkeyPatch
@@ -96,6 +111,15 @@ class TestLearning:
             resource_slack=0.5,
         )
         assert learner.learn(make_outcome(), own) == pytest.approx(-1.0 + 0.25)
+
+    def test_lets_no_meter_change_what_energy_is_worth_to_all_tasks(self) -> None:
+        policy = CsUcb()
+        learner = Learner(policy)
+        learner.register("a", "type-y")
+        for number in range(1000):
+            learner.learn(make_outcome(number))
+        learner.learn(make_outcome(1000, inference_energy_j=MAX_ENERGY_J))
+        assert policy.export_state("m", 0)["meanEnergyJoules"] == pytest.approx(310.0, rel=0.1)
 
     def test_without_measured_energy_rewards_by_the_prediction_and_leaves_the_energy_law_alone(
         self, learner: Learner
@@ -168,6 +192,7 @@ class TestImpossibleOutcomes:
             ({"occupancy": math.inf}, "decision"),
             ({"cold": -1.0}, "decision"),
             ({"deadline_s": 0.0}, "decision"),
+            ({"load_s": 5.0, "run_s": 4.0}, "decision"),
         ],
         ids=str,
     )
@@ -264,6 +289,18 @@ class TestModels:
         learner.cool("served")
         assert laws.cold(rows, half_s)[1] == 1.0
 
+    @pytest.mark.parametrize("lose", [lambda learner: learner.unload("a", "m"), lambda learner: learner.cool("a")])
+    def test_that_were_unloaded_since_a_run_are_not_loaded_because_it_is_learned_late(
+        self, learner: Learner, lose: Callable[[Learner], None]
+    ) -> None:
+        learner.load(0, "m", 100.0)
+        lose(learner)
+        learner.learn(make_outcome(1))
+        assert learner.laws("m", ROW).cold(ROW, 1000.0)[0] == 1.0
+        learner.load(0, "m", 1000.0)
+        learner.learn(make_outcome(2))
+        assert learner.laws("m", ROW).cold(ROW, 1000.0)[0] == 0.0
+
     def test_that_were_timed_while_they_were_loaded_are_learned_apart_from_the_run(self, learner: Learner) -> None:
         warm_s = latency_s(learner, ROW)
         for number in range(10):
@@ -297,6 +334,10 @@ class TestModels:
         before_s = learner.laws("m", ROW).load_s[0]
         learner.learn(make_outcome(run_s=150.0, cold=0.02))
         assert learner.laws("m", ROW).load_s[0] < 1.2 * before_s
+
+    def test_are_not_taken_to_load_for_a_day_because_one_run_took_so_long(self, learner: Learner) -> None:
+        learner.learn(make_outcome(run_s=86400.0, cold=1.0))
+        assert learner.laws("m", ROW).load_s[0] <= MAX_GROWTH * LOAD_S
 
     @pytest.mark.parametrize("cold", [1e-3, 0.5, 1.0])
     def test_never_take_less_than_no_time_to_load(self, learner: Learner, cold: float) -> None:

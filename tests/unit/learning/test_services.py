@@ -68,6 +68,15 @@ def test_what_is_known_survives_json() -> None:
     )
 
 
+def test_what_is_known_of_a_service_whose_every_run_is_ended_can_be_taken_back() -> None:
+    law = LengthLaw()
+    longest = np.zeros(len(law.possible(1000, None)[1]))
+    longest[-1] = 1.0
+    for _ in range(300):
+        law.learn_ended(1000, None, longest, "shop/chat")
+    LengthLaw().import_better(json.loads(json.dumps(law.export_state())))
+
+
 @pytest.mark.parametrize("sums", [[-1.0, 0.0, 1.0], [1e9, 0.0, 1.0], [1.0, 5.0, 1.0], [1.0, 0.0, 1e9], [1.0, 1.0]])
 def test_a_state_that_cannot_have_been_learned_is_refused(sums: list[float]) -> None:
     state = teach(LengthLaw(), 5).export_state()
@@ -83,3 +92,13 @@ def test_only_the_latest_are_remembered_and_fewer_stored() -> None:
     assert offsets.find("n/0", 1.0) == offsets.find("n", 1.0)
     assert offsets.find(f"n/{10 * MAX_GROUPS - 1}", 1.0)[0] > offsets.find("n", 1.0)[0] * 0.99
     assert len(offsets.export_state()) == MAX_STORED
+
+
+def test_a_namespace_with_ever_new_services_pushes_out_its_own_only() -> None:
+    offsets = ServiceOffsets()
+    offsets.add("calm/chat", 1.0, 1.0)
+    known = offsets.find("calm/chat", 0.5)
+    for number in range(3 * MAX_GROUPS):
+        offsets.add(f"busy/{number}", -1.0, 1.0)
+    assert offsets.find("calm/chat", 0.5) == known
+    assert offsets.find("busy/new", 0.5) == offsets.find("busy", 0.5) != offsets.find("other", 0.5)

@@ -121,7 +121,19 @@ def test_rubbish_is_refused(text: str) -> None:
         read_record(text)
 
 
-@pytest.mark.parametrize("wrong", [{"gpus": 0.0}, {"length_spread": 0.0}, {"alone_s": -1.0}, {"fixed_s": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gpus": 0.0},
+        {"length_spread": 0.0},
+        {"alone_s": -1.0},
+        {"fixed_s": -1.0},
+        # What is divided by one so small is not finite, and stops all decisions.
+        {"alone_s": 1e-320},
+        {"length_spread": 1e-320},
+        {"gpus": 1e-320},
+    ],
+)
 def test_figures_that_nothing_can_be_made_from_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(RecordError, match=f"impossible figures of {next(iter(wrong))}"):
         read_record(orjson.dumps({**orjson.loads(USUAL.to_record()), **wrong}).decode())

@@ -55,8 +55,9 @@ class TestFlights:
         ledger.reserve(make_flight("lost", 0), 0.0)
         ledger.reserve(make_flight("bound", 1), 0.0)
         ledger.confirm(make_flight("bound", 1), 1.0)
-        assert ledger.expire(RESERVATION_S - 0.1) == []
-        assert ledger.expire(RESERVATION_S) == ["lost"]
+        assert ledger.find_expired(RESERVATION_S - 0.1) == []
+        assert ledger.find_expired(RESERVATION_S) == ["lost"]
+        ledger.cancel("lost", RESERVATION_S)
         assert running(ledger) == [0, 1, 0]
         assert ledger.loads(ROWS, 0.0).demand_bps.tolist() == [0, 1e6, 0]
 
@@ -125,7 +126,7 @@ class TestFlows:
     def test_the_backlog_drains_at_the_speed_of_reading(self) -> None:
         ledger = Ledger()
         for number in range(3):
-            ledger.confirm(make_flight(f"t{number}", row=1), 10.0)
+            ledger.confirm(make_flight(f"t{number}", row=1, placed_s=10.0), 10.0)
         assert ledger.loads(ROWS, 10.0).backlog_tokens.tolist() == [0, 3000, 0]
         assert ledger.loads(ROWS, 13.0).backlog_tokens.tolist() == [0, 1500, 0]
         assert ledger.loads(ROWS, 99.0).backlog_tokens.tolist() == [0, 0, 0]
@@ -162,16 +163,29 @@ class TestFlows:
         ledger.cancel("never", 0.0)
         assert ledger.loads(ROWS, 0.0).work_s[0] == pytest.approx(10.0)
 
+    def test_tasks_that_write_since_before_a_restart_bring_only_what_they_have_not_written(self) -> None:
+        ledger = Ledger()
+        ledger.put_bandwidth(ROWS, np.array([1e6, 1e6, 1e6]))
+        ledger.confirm(make_flight("new", 1, placed_s=7.0, input_bits=4e6, work_s=5.0), 7.0)
+        # Of 100 tokens at 0.1 s, half are written after 5 of 10 s; reading takes 2 of 5 s of work.
+        ledger.confirm(make_flight("old", 0, input_bits=4e6, work_s=5.0, token_s=0.1), 7.0)
+        loads = ledger.loads(ROWS, 7.0)
+        assert loads.backlog_tokens.tolist() == [0.0, 1000.0, 0.0]
+        assert loads.link_bits.tolist() == [0.0, 4e6, 0.0]
+        assert loads.work_s.tolist() == pytest.approx([1.5, 5.0, 0.0])
+        assert loads.reading_share[0] == 0.0
+
     def test_a_node_without_tasks_has_nothing_left_to_do(self) -> None:
         ledger = Ledger()
-        ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6), 0.0)
+        ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6, input_bits=8e12), 0.0)
         ledger.release("a", 1.0)
-        assert (ledger.loads(ROWS, 1.0).work_s[0], ledger.loads(ROWS, 1.0).backlog_tokens[0]) == (0.0, 0.0)
+        loads = ledger.loads(ROWS, 1.0)
+        assert (loads.work_s[0], loads.backlog_tokens[0], loads.link_bits[0]) == (0.0, 0.0, 0.0)
 
     def test_a_node_has_read_lately_as_long_as_its_prompts_took(self) -> None:
         ledger = Ledger()
         for number in range(50):
-            ledger.confirm(make_flight(f"t{number}", reading_s=1.0), 4.0 * number)
+            ledger.confirm(make_flight(f"t{number}", reading_s=1.0, placed_s=4.0 * number), 4.0 * number)
         assert ledger.loads(ROWS, 200.0).reading_share[0] == pytest.approx(0.25, abs=0.06)
 
 
@@ -292,7 +306,9 @@ def test_the_counts_always_equal_the_tasks_in_flight(actions: list[tuple[str, in
             reserved.pop(task_id, None)
         elif action == "expire":
             late = {one for one, since_s in reserved.items() if since_s + RESERVATION_S <= now_s}
-            assert set(ledger.expire(now_s)) == late
+            assert set(ledger.find_expired(now_s)) == late
+            for one in late:
+                ledger.cancel(one, now_s)
             flights = {one: at for one, at in flights.items() if one not in late}
             reserved = {one: since_s for one, since_s in reserved.items() if one not in late}
         ledger.refresh(now_s, SHAPES)

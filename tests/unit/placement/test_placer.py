@@ -317,7 +317,7 @@ class TestFlights:
         placer.confirm(placer.explain(placement, "a"))
         placer.release_reservation("uid-t")
         setting.now_s += 100
-        assert placer.expire() == []
+        assert placer.find_expired() == []
         assert placer.release("uid-t") == Residence(1.0, 0.0)
         assert placer.release("uid-t") is None
 
@@ -325,7 +325,18 @@ class TestFlights:
         setting = make_setting(make_node("a"))
         setting.placer.reserve(setting.placer.choose(make_request()), "a")
         setting.now_s += 100
-        assert setting.placer.expire() == ["uid-t"]
+        assert setting.placer.find_expired() == ["uid-t"]
+
+    def test_that_are_never_sent_load_no_model(self) -> None:
+        setting = make_setting(make_node("a"))
+        for task_id in ("first", "second"):
+            setting.placer.reserve(setting.placer.choose(make_request(task_id)), "a")
+            setting.now_s += 3.0
+        left = []
+        for task_id in ("second", "first"):
+            setting.placer.release_reservation(task_id)
+            left.append(setting.placer.choose(make_request("next")).outlook.times.cold[0])
+        assert left[0] < left[1] == 1.0
 
     def test_last_longer_when_the_same_decision_is_reserved_again(self) -> None:
         setting = make_setting(make_node("a"))
@@ -334,10 +345,10 @@ class TestFlights:
         setting.now_s += RESERVATION_S - 1
         setting.placer.reserve(placement, "a")
         setting.now_s += RESERVATION_S - 1
-        assert setting.placer.expire() == []
+        assert setting.placer.find_expired() == []
         assert setting.ledger.placed == 1
         setting.now_s += 1
-        assert setting.placer.expire() == ["uid-t"]
+        assert setting.placer.find_expired() == ["uid-t"]
 
     def test_are_the_same_when_they_are_read_from_a_record(self) -> None:
         setting = make_setting(make_node("a"))

@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from perllm.placement import rehearsal
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import MAX_MODELS, LoadedModels
 from perllm.placement.placer import Placement
@@ -55,6 +56,16 @@ def make_rehearsed(slots: float = 4.0, *, is_own: bool = False) -> Rehearsed:
     )
     rehearsal.note_bandwidth()
     return Rehearsed(real, rehearsal, ledger)
+
+
+def test_it_follows_so_many_tasks_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "MAX_RUNS", 2)
+    rehearsed = make_rehearsed()
+    for task in "abc":
+        rehearsed.rehearsal.place(make_request(task))
+    assert [rehearsed.rehearsal.find(task) is not None for task in "abc"] == [True, True, False]
+    rehearsed.real.now_s += 1e5
+    assert rehearsed.rehearsal.place(make_request("d", due_s=2e5)) is not None
 
 
 def test_it_meets_its_own_tasks_and_not_the_real_ones() -> None:

@@ -7,7 +7,7 @@ import pytest
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import TRIP
 from perllm.scheduling.scheduler import Scheduler
-from unit.placement.cluster_of import make_node
+from unit.placement.cluster_of import make_node, make_request
 from unit.scheduling.schedulers import UPLINK, make_scheduler
 
 
@@ -35,3 +35,13 @@ def test_bad_ends_count_only_while_their_node_is_there(
     for end in ends[TRIP:]:
         note(scheduler, end)
     assert len(circuits.of("a")) == 1
+
+
+def test_a_node_that_returns_with_other_gpus_is_not_measured_by_what_tasks_took_on_the_former_ones() -> None:
+    made = make_scheduler(make_node("a", gpu_type="H100"), now_s=lambda: 1000.0)
+    scheduler, request = made.scheduler, make_request()
+    scheduler.decide(request, ["a"])
+    scheduler.cancel(request.task_id)
+    scheduler.remove_node("a")
+    scheduler.put_node(make_node("a", gpu_type="T4"), UPLINK)
+    assert scheduler.consider(request).arms.work[0] < 2.0

@@ -199,3 +199,22 @@ def test_examinations_without_success_are_shared_between_namespaces() -> None:
         lines.add(f"a{number}", (number,), namespace="a")
     lines.add("b", (0,), namespace="b")
     assert serve(lines, lambda _: ANY).index("b") <= 1
+
+
+def test_a_task_that_yields_to_more_others_than_one_part_of_a_round_examines_has_its_turn() -> None:
+    shares, starting = Shares(), "starting"
+    lines: WaitingLines[str] = WaitingLines(shares)
+    shares.charge("busy", 25.0)
+    for number in range(5):
+        lines.add(f"stuck-{number}", (0,), namespace=f"other-{number}")
+    serve(lines, lambda _: ANY)
+    lines.add(starting, (0,), namespace="busy")
+    for _ in range(10):
+        for examined, key in enumerate(lines.due(0.0), start=1):
+            if key != starting:
+                lines.wait(key, ANY)
+            elif not lines.yield_to_others(key, row=3):
+                return
+            if examined == 3:
+                break
+    raise AssertionError("it still yields")
