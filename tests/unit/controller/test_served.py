@@ -12,6 +12,7 @@ from perllm.api import names
 from perllm.cluster.times import format_time
 from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
+from perllm.placement.flight import Residence
 from perllm.placement.serving import NOTHING, Serving
 from unit.controller.one_node_cluster import Cluster
 from unit.placement.cluster_of import make_node
@@ -189,6 +190,29 @@ async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluste
     status = cluster.status()
     assert (status["nodeName"], status["attempts"], status["phase"]) == ("spare", 2, "Running")
     assert len(cluster.parts.ledger) == 1
+
+
+async def test_a_lost_request_that_perllm_fails_on_delays_no_other(
+    cluster: ServedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.ask("cursed")
+    cluster.ask("other")
+    await asyncio.sleep(1)
+    end = cluster.scheduler.end
+
+    def fail_on_one(task_id: str, node: str) -> Residence | None:
+        if task_id == "uid-cursed":
+            raise KeyError("no such thing")
+        return end(task_id, node)
+
+    monkeypatch.setattr(cluster.scheduler, "end", fail_on_one)
+    cluster.scheduler.put_serving("n", NOTHING)
+    cluster.controller.lose_runs(lambda node: node == "n")
+    await asyncio.sleep(0.1)
+    assert cluster.status("other")["phase"] == "Pending"
+    monkeypatch.undo()
+    await asyncio.sleep(2)
+    assert (cluster.status("cursed")["phase"], len(cluster.parts.ledger)) == ("Pending", 0)
 
 
 async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluster: ServedCluster) -> None:
