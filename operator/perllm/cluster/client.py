@@ -72,6 +72,11 @@ class ApiError(Exception):
         return self.status in (0, 401, 403, 429) or self.status >= 500
 
     @property
+    def is_conflict(self) -> bool:
+        """Whether something changed at the same time, such as what a quota counts, so that a retry may succeed."""
+        return self.status == 409 and self.reason == "Conflict"
+
+    @property
     def is_unanswered(self) -> bool:
         """Whether this request got no answer."""
         return False
