@@ -135,7 +135,7 @@ class Agent:
             node=self._node,
             own=own,
             may_start=lambda: self._lease.is_valid,
-            clocks=RunClocks(time.monotonic, lambda: time.time() - self._lease.clock_ahead_s),
+            clocks=RunClocks(time.monotonic, self._lease.cluster_now),
             metrics=self._metrics,
             guard=self._guard,
             rng=self._rng,
