@@ -226,6 +226,8 @@ async def _read_parts(content: aiohttp.StreamReader, silence_s: float | None) ->
             async with asyncio.timeout(silence_s):
                 part = await content.readany()
         except TimeoutError as error:
+            if silence_s is None:
+                raise
             raise TimeoutError(f"nothing came for {silence_s:g} s") from error
         if not part:
             return
