@@ -84,6 +84,16 @@ async def test_an_answer_completes_the_task_and_is_learned(cluster: ServedCluste
     assert cluster.parts.learner.summaries("n")["m"].count == 1
 
 
+async def test_a_report_with_impossible_times_still_ends_the_task(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(2)
+    cluster.report(tokens=30, endTime="2226-01-01T00:00:00Z", timeToFirstToken=-1.0)
+    await asyncio.sleep(0.05)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.status()["observed"]["latency"] == pytest.approx(2.0, abs=0.1)
+    assert len(cluster.parts.ledger) == 0
+
+
 async def test_the_length_of_a_prompt_is_estimated_by_what_servers_have_counted(cluster: ServedCluster) -> None:
     for number in range(3):
         cluster.ask(f"t-{number}", prompt="x" * 4000)
