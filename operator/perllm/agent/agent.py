@@ -135,7 +135,7 @@ class Agent:
             node=self._node,
             own=own,
             may_start=lambda: self._lease.is_valid,
-            clocks=RunClocks(time.monotonic, lambda: time.time() - self._lease.clock_ahead_s),
+            clocks=RunClocks(time.monotonic, self._lease.cluster_now),
             metrics=self._metrics,
             guard=self._guard,
             rng=self._rng,
@@ -204,7 +204,14 @@ class Agent:
         work.create_task(keep_running(name, part, self._guard, self._rng))
 
     def _open_endpoint(self, address: ServerAddress) -> Endpoint:
-        return Endpoint(self._session, address.url, api_key=address.api_key, now=time.monotonic, unix_now=time.time)
+        return Endpoint(
+            self._session,
+            address.url,
+            api_key=address.api_key,
+            now=time.monotonic,
+            unix_now=time.time,
+            silence_s=SILENCE_S,
+        )
 
     async def _adopt_first(self) -> None:
         """Look at the servers once all are known, so that no assignment finds its server missing."""

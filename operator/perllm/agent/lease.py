@@ -3,7 +3,8 @@
 After the Lease has expired the operator may give its tasks to other nodes. The agent counts the time from before each
 renewal, by its own monotonic clock, so for the agent the Lease expires first.
 
-The answer also shows the time of the API server, so deadlines hold on a node whose clock is wrong.
+The answer also shows the time of the API server, so deadlines hold on a node whose clock is wrong, or is set to another
+time between two renewals.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from math import inf
 from typing import Any
 
 from perllm.api import names
+from perllm.api.owners import refer_to_node
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.outages import Outages
 from perllm.cluster.times import format_time, parse_time_s
@@ -40,9 +42,6 @@ class AgentLease:
         unix_now: Unix time of this node, in seconds.
         outages: records when it cannot be renewed.
         on_renewed: called when it is valid again.
-
-    Attributes:
-        clock_ahead_s: by how much the clock of the node is ahead of that of the API server.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class AgentLease:
         outages: Outages,
         on_renewed: Callable[[], None],
     ) -> None:
-        self.clock_ahead_s = 0.0
         self._client = client
         self._namespace = namespace
         self._name = f"{names.AGENT_LEASE_PREFIX}{node}"
@@ -66,12 +64,17 @@ class AgentLease:
         self._outages = outages
         self._on_renewed = on_renewed
         self._renewed_s = -inf
+        self._cluster_offset_s: float | None = None
         self._length_s = LENGTH_S
 
     @property
     def is_valid(self) -> bool:
         """Whether the last renewal still counts."""
         return self._now() < self._renewed_s + LENGTH_S
+
+    def cluster_now(self) -> float:
+        """Return the Unix time of the API server; that of the node until a renewal has shown it."""
+        return self._unix_now() if self._cluster_offset_s is None else self._now() + self._cluster_offset_s
 
     async def run(self) -> None:
         """Renew the Lease until cancelled."""
@@ -101,7 +104,8 @@ class AgentLease:
         was_valid, self._renewed_s = self.is_valid, asked_s
         written_s = read_written_s(lease)
         if written_s is not None:
-            self.clock_ahead_s = find_ahead_s(written_s, self._unix_now(), self._now() - asked_s)
+            now_s, unix_s = self._now(), self._unix_now()
+            self._cluster_offset_s = unix_s - find_ahead_s(written_s, unix_s, now_s - asked_s) - now_s
         if not was_valid:
             self._on_renewed()
 
@@ -112,13 +116,18 @@ class AgentLease:
         except ApiError as error:
             if error.status != 404:
                 raise
+        return await self._create(path.rpartition("/")[0], spec)
+
+    async def _create(self, collection: str, spec: dict[str, Any]) -> Object:
+        """Create the Lease, owned by the node, so that it is deleted with it."""
+        node = await self._client.get(f"/api/v1/nodes/{self._node}")
+        owner = refer_to_node(self._node, node["metadata"]["uid"])
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {"name": self._name, "namespace": self._namespace, "ownerReferences": [owner]},
             "spec": spec,
         }
-        collection = path.rpartition("/")[0]
         return await self._client.post(collection, body, fieldManager=names.AGENT_FIELD_MANAGER)
 
     def _build_spec(self) -> dict[str, Any]:

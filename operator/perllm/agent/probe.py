@@ -73,7 +73,10 @@ class ServerProbe:
         A server of an unknown engine is not asked while it answers us: llama-cpp-python ends a stream as soon as any
         other request arrives (its option ``interrupt_requests``), and has no load to report.
         """
-        if self._ready and self._engine is InferenceEngine.OTHER and self._count_own():
+        own = self._count_own()
+        if self._ready and self._engine is InferenceEngine.OTHER and own:
+            self._learning.see_load(NO_LOAD, own)
+            self._ready = self._ready.model_copy(update=self._find_slots())
             return self._ready
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -93,22 +96,25 @@ class ServerProbe:
             await self._read_loaded(models)
         foreign = max(load.requests - own, 0)
         self._learning.see_load(load, own + foreign)
-        stated = self._address.slots or self._slots
-        learned = None if stated else self._learning.limit
         self._ready = NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             ready=True,
             models=models,
             unloaded=tuple(name for name in models if name in self._unloaded),
-            slots=stated or learned,
-            slots_learned=True if learned else None,
+            **self._find_slots(),
             running=load.running,
             waiting=load.waiting,
             foreign=foreign,
             cache_use=load.cache_use,
         )
         return self._ready
+
+    def _find_slots(self) -> dict[str, Any]:
+        """Return the fields about slots."""
+        stated = self._address.slots or self._slots
+        learned = None if stated else self._learning.limit
+        return {"slots": stated or learned, "slots_learned": True if learned else None}
 
     def _fail(self, problem: str) -> NodeModelServer:
         self._is_identified = False  # another server may come back

@@ -58,7 +58,7 @@ class RunReports:
         try:
             await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.AGENT_FIELD_MANAGER)
         except ApiError as error:
-            if error.is_transient and not is_denied_report(error):
+            if error.is_conflict or (error.is_transient and not is_denied_report(error)):
                 raise
             # Without the server's message, which may quote the answer.
             log.info("the run of task %s was not accepted: %d %s", assignment.key, error.status, error.reason)
@@ -73,7 +73,7 @@ class RunReports:
         try:
             await self._client.post(path, body, fieldManager=names.AGENT_FIELD_MANAGER)
         except ApiError as error:
-            if error.is_transient and QUOTA_EXCEEDED not in error.message:
+            if error.is_conflict or (error.is_transient and QUOTA_EXCEEDED not in error.message):
                 raise
             if error.reason != "AlreadyExists":
                 log.info("the answer of task %s was not accepted: %d %s", assignment.key, error.status, error.reason)

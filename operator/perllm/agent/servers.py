@@ -23,9 +23,9 @@ MIN_PAUSE_S = 0.2
 """Between two looks at a server, however many of its requests fail."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class KnownServer:
-    """A model server and what is known about it.
+    """A model server and what is known about it; one that comes back at the same address is another.
 
     Attributes:
         address: where it is.
@@ -87,7 +87,7 @@ class ModelServers:
         self._guard = guard
         self._rng = rng
         self._known: dict[ServerAddress, KnownServer] = {}
-        self._watches: dict[ServerAddress, asyncio.Task[None]] = {}
+        self._watches: dict[KnownServer, asyncio.Task[None]] = {}
         self._adopted = asyncio.Event()
 
     @property
@@ -141,10 +141,11 @@ class ModelServers:
         return KnownServer(address, self._open_endpoint(address), SlotLearning(self._now))
 
     def _follow(self, group: asyncio.TaskGroup) -> None:
-        for address in self._watches.keys() - self._known.keys():
-            self._watches.pop(address).cancel()
-        for address in self._known.keys() - self._watches.keys():
-            self._watches[address] = group.create_task(self._watch(self._known[address]))
+        known = set(self._known.values())
+        for server in self._watches.keys() - known:
+            self._watches.pop(server).cancel()
+        for server in known - self._watches.keys():
+            self._watches[server] = group.create_task(self._watch(server))
 
     async def _watch(self, server: KnownServer) -> None:
         url = server.address.url

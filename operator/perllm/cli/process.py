@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 128
 """More than the concurrent writes, so that bindings and watches never wait for webhooks that hang."""
 
+NAMESPACE_CONNECTIONS = 4
+"""Further ones for each namespace that is listed: the watches of its pods of both kinds, quotas and Workloads."""
+
 
 def run_operator(
     config_file: Path | None, kubeconfig: Path | None, context: str | None, *, journal: Path | None, starts: Path | None
@@ -52,7 +55,8 @@ def run_operator(
 
 
 async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None, starts: Path | None) -> None:
-    async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
+    connections = MAX_CONNECTIONS + NAMESPACE_CONNECTIONS * len(config.namespaces)
+    async with Client(credentials, max_connections=connections) as client:
         operator: Operator | ShadowOperator
         if config.mode == "shadow":
             operator = ShadowOperator(config, client, CollectorRegistry(), journal)

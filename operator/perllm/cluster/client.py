@@ -72,6 +72,11 @@ class ApiError(Exception):
         return self.status in (0, 401, 403, 429) or self.status >= 500
 
     @property
+    def is_conflict(self) -> bool:
+        """Whether something changed at the same time, such as what a quota counts, so that a retry may succeed."""
+        return self.status == 409 and self.reason == "Conflict"
+
+    @property
     def is_unanswered(self) -> bool:
         """Whether this request got no answer."""
         return False
@@ -192,7 +197,7 @@ class Client:
                 if response.status >= 400:
                     raise _error_from(response, await response.read())
                 on_open()
-                async for line in split_lines(response.content):
+                async for line in split_lines(response.content, WATCH_SILENCE_S):
                     yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _no_answer(f"the watch of {path} was interrupted", error) from error
@@ -236,10 +241,20 @@ def _parse(content: bytes, what: str) -> Object:
         raise ApiUnreachableError(f"{what}: the answer is not that of an API server: {error}") from error
 
 
-async def split_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Split a stream into lines of any length; aiohttp's own reader fails on lines longer than its buffer."""
-    rest = b""
-    async for chunk in stream.iter_any():
+async def split_lines(stream: aiohttp.StreamReader, silence_s: float | None = None) -> AsyncIterator[bytes]:
+    """Split a stream into lines of any length; aiohttp's own reader fails on lines longer than its buffer.
+
+    After a malformed chunk aiohttp neither ends the stream nor keeps to its own timeout, hence `silence_s`.
+
+    Raises:
+        TimeoutError: nothing came for `silence_s`.
+    """
+    rest, chunks = b"", aiter(stream.iter_any())
+    while True:
+        async with asyncio.timeout(silence_s):
+            chunk = await anext(chunks, b"")
+        if not chunk:
+            return
         *lines, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
         for line in lines:
             if line:

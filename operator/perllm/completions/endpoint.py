@@ -66,6 +66,7 @@ class Endpoint:
         api_key: key of the server; empty if it has none.
         now: monotonic clock, in seconds.
         unix_now: wall clock, for servers that say at what time to retry.
+        silence_s: how long nothing of an answer that has begun may come, in seconds; None for any time.
 
     Attributes:
         url: where requests are sent.
@@ -79,12 +80,14 @@ class Endpoint:
         api_key: str = "",
         now: Callable[[], float],
         unix_now: Callable[[], float],
+        silence_s: float | None = None,
     ) -> None:
         self.url = f"{url.rstrip('/')}/chat/completions"
         self._session = session
         self._key = api_key
         self._now = now
         self._unix_now = unix_now
+        self._silence_s = silence_s
         self._form = 0
 
     async def ask(
@@ -124,7 +127,7 @@ class Endpoint:
                     self._form = form
                     await self._follow(response, answer, on_text)
                     return
-                explanation = await _explain(response)
+                explanation = await self._explain(response)
                 if response.status in UNSUPPORTED and "stream" in explanation.lower() and FORMS[form + 1 :]:
                     await self._send(request, answer, on_text, form + 1)
                     return
@@ -139,15 +142,14 @@ class Endpoint:
 
     async def _follow(self, response: aiohttp.ClientResponse, answer: Answer, on_text: Callable[[str], None]) -> None:
         """Read an answer, streamed or not."""
-        reading = Reading(answer, self._now)
-        start = await _read_start(response.content)
+        reading, parts = Reading(answer, self._now), _read_parts(response.content, self._silence_s)
+        start = await _read_start(parts)
         shown = start.lstrip(BLANKS)
         is_stream = response.content_type == "text/event-stream"
         if is_stream or shown.startswith(STREAM_STARTS):
-            events = read_events(_resume(start, response.content))
-            await self._follow_events(events, reading, answer, on_text)
+            await self._follow_events(read_events(_resume(start, parts)), reading, answer, on_text)
             return
-        content = start + await _read_body(response, MAX_EVENT_BYTES)
+        content = start + await _read_body(parts, MAX_EVENT_BYTES)
         if not shown.startswith(b"{"):
             kind, words = response.content_type, clean_line(content.decode(errors="replace"))
             raise PromptRejectedError(f"{self.url} answered with {kind}, not with a completion: {words}")
@@ -170,6 +172,11 @@ class Endpoint:
         rest = reading.end()
         if rest:
             on_text(rest)
+
+    async def _explain(self, response: aiohttp.ClientResponse) -> str:
+        """Return the server's own message in an unsuccessful answer."""
+        body = await _read_body(_read_parts(response.content, self._silence_s), MAX_REFUSAL_BYTES)
+        return find_words(body) or response.reason or "no message"
 
     def _judge(self, response: aiohttp.ClientResponse, message: str) -> CompletionError:
         if response.status in NOT_READY:
@@ -206,31 +213,48 @@ def _read_date_s(text: str) -> float | None:
         return None
 
 
-async def _explain(response: aiohttp.ClientResponse) -> str:
-    """Return the server's own message in an unsuccessful answer."""
-    return find_words(await _read_body(response, MAX_REFUSAL_BYTES)) or response.reason or "no message"
+async def _read_parts(content: aiohttp.StreamReader, silence_s: float | None) -> AsyncIterator[bytes]:
+    """Yield the parts of a body as they come.
+
+    After a malformed chunk aiohttp neither ends the body nor keeps to its own timeout, hence `silence_s`.
+
+    Raises:
+        TimeoutError: nothing came for `silence_s`.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(silence_s):
+                part = await content.readany()
+        except TimeoutError as error:
+            if silence_s is None:
+                raise
+            raise TimeoutError(f"nothing came for {silence_s:g} s") from error
+        if not part:
+            return
+        yield part
 
 
-async def _read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+async def _read_body(parts: AsyncIterator[bytes], limit_bytes: int) -> bytes:
     """Return the body, or its first `limit_bytes`."""
-    try:
-        return await response.content.readexactly(limit_bytes)
-    except asyncio.IncompleteReadError as shorter:
-        return shorter.partial
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) >= limit_bytes:
+            break
+    return bytes(body[:limit_bytes])
 
 
-async def _read_start(content: aiohttp.StreamReader) -> bytes:
+async def _read_start(parts: AsyncIterator[bytes]) -> bytes:
     """Return enough of the body to recognise what it is."""
     start = b""
-    while len(start.lstrip(BLANKS)) < max(map(len, STREAM_STARTS)) and len(start) < MAX_EVENT_BYTES:
-        more = await content.readany()
-        if not more:
+    async for part in parts:
+        start += part
+        if len(start.lstrip(BLANKS)) >= max(map(len, STREAM_STARTS)) or len(start) >= MAX_EVENT_BYTES:
             break
-        start += more
     return start
 
 
-async def _resume(start: bytes, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _resume(start: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield start
-    async for chunk in content.iter_any():
-        yield chunk
+    async for part in parts:
+        yield part

@@ -255,7 +255,13 @@ class Controller:
                 continue
             for run in list(tracked.pods.values()):
                 if run.is_served and not run.is_finished and run.node is not None and is_lost(run.node):
-                    self._reconciler.lose(tracked, run)
+                    self._guard.run("pod", run.key, partial(self._lose_run, tracked, run.name))
+
+    def _lose_run(self, tracked: Tracked, name: str) -> None:
+        """Treat a request as lost, unless its end was reported, or its task is gone, before this was repeated."""
+        run = tracked.pods.get(name)
+        if run is not None and run.finished_s is None and self._tracking.get(run.task_key) is tracked:
+            self._reconciler.lose(tracked, run)
 
     def _drop_task(self, key: str, uid: str) -> None:
         tracked, stub = self._tracking.get(key), self._history.get(key)

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from perllm.api import names
-from perllm.api.report import RunReport
+from perllm.api.base import MAX_TOKENS
+from perllm.api.report import MAX_RUN_S, RunReport
 from perllm.api.served_run import RunEnd, ServedRun
 from perllm.api.task_status import Result, RunsAs, TaskStatus
 from perllm.cluster.client import Object
@@ -49,18 +50,18 @@ def read_run(task: Task, status: TaskStatus) -> Pod | None:
 
 
 def end_run(pod: Pod, run: ServedRun) -> Pod:
-    """Return an attempt as its agent reports it."""
+    """Return an attempt as its agent reports it, without figures that cannot be: it has ended in any case."""
     phase, exit_code, reason = _ENDS[run.end]
     started_s, finished_s = run.start_time.timestamp(), run.end_time.timestamp()
     report = RunReport(
         started_at=run.start_time,
         finished_at=run.end_time,
-        inference_seconds=max(finished_s - started_s, 0.0),
+        inference_seconds=_bound_s(max(finished_s - started_s, 0.0)),
         prompt_tokens=run.prompt_tokens,
         output_tokens=run.tokens,
         token_source=run.token_source,
-        time_to_first_token_seconds=run.time_to_first_token,
-        prompts=run.prompts.total if run.prompts else None,
+        time_to_first_token_seconds=_bound_s(run.time_to_first_token),
+        prompts=min(run.prompts.total, MAX_TOKENS) if run.prompts else None,
     )
     return replace(
         pod,
@@ -73,6 +74,11 @@ def end_run(pod: Pod, run: ServedRun) -> Pod:
         report=report,
         retry_after_s=run.retry_after or 0.0,
     )
+
+
+def _bound_s(seconds: float | None) -> float | None:
+    """Return a duration; None for one that no report may have."""
+    return seconds if seconds is not None and 0.0 <= seconds <= MAX_RUN_S else None
 
 
 def lose_run(pod: Pod) -> Pod:

@@ -127,8 +127,9 @@ class NodeAgents:
     def on_lease(self, old: SeenLease | None, new: SeenLease | None) -> None:
         """Handle a Lease that was created, renewed or deleted."""
         if new is not None:
-            # What is seen for the first time may have expired long ago.
-            passed_s = 0.0 if old is not None else min(max(self._unix_now() - new.renewed_s, 0.0), new.duration_s)
+            is_fresh = old is not None or self._are_known
+            # What is seen at the start may have expired long ago. What appears later has just been created.
+            passed_s = 0.0 if is_fresh else min(max(self._unix_now() - new.renewed_s, 0.0), new.duration_s)
             self._until_s[new.node] = self._now_s() + new.duration_s + MARGIN_S - passed_s
             self._pass_on(new.node)
         elif old is not None:
@@ -158,8 +159,7 @@ class NodeAgents:
             self._begun_s += late_s
             self._until_s = {node: until_s + late_s for node, until_s in self._until_s.items()}
         if not self._can_see():
-            blind_until_s = self._now_s() + DURATION_S + MARGIN_S
-            self._until_s = {node: max(until_s, blind_until_s) for node, until_s in self._until_s.items()}
+            self._extend()
             return
         for node in list(self._passed):
             self._pass_on(node)
@@ -168,6 +168,13 @@ class NodeAgents:
             self._are_known = True
             self._scheduler.note_servers_known()
         self._lose_runs(self.is_lost)
+
+    def _extend(self) -> None:
+        """Let Leases last until renewals can be seen again, but none that is known to have expired before."""
+        now_s = self._now_s()
+        for node, until_s in self._until_s.items():
+            if until_s > now_s or not self._are_known:
+                self._until_s[node] = max(until_s, now_s + DURATION_S + MARGIN_S)
 
     def _pass_on(self, node: str) -> None:
         before, offer, is_alive = self._passed.get(node, NOTHING), self._offers.get(node), self.is_alive(node)

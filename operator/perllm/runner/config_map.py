@@ -61,7 +61,8 @@ async def apply(
             await client.patch(path, body, kind=PatchKind.APPLY)
             return
         except ApiError as error:
-            if failures == MAX_TRIES or not error.is_transient or error.status in (401, 403):
+            may_succeed = error.is_conflict or (error.is_transient and error.status not in (401, 403))
+            if failures == MAX_TRIES or not may_succeed:
                 hint = " Let the pod's service account create and patch configmaps." if error.status == 403 else ""
                 raise ResultError(f"ConfigMap {namespace}/{name} was not written: {error}.{hint}") from error
         await sleep(PAUSES.pause_s(failures, rng))

@@ -56,7 +56,7 @@ from perllm.cluster_options import FILE, cluster_options
     "--ttl", "ttl_after_finished", metavar="DURATION", help="How long finished tasks are kept. Default: the operator's."
 )
 @click.option("--window", type=click.IntRange(min=1), default=200, help="Maximum number of unfinished tasks.")
-@click.option("--delete", "deletes", is_flag=True, help="Delete each task once its answer is written.")
+@click.option("--delete", "deletes", is_flag=True, help="Delete each task once its whole answer is written.")
 @click.option(
     "--wait",
     "accounts",

@@ -45,7 +45,7 @@ class Submission:
         batch: the tasks.
         output: has the lines of earlier calls, and takes further ones.
         window: maximum number of unfinished tasks.
-        deletes: whether a task is deleted once its line is written.
+        deletes: whether a task is deleted once its line is written, with the whole answer.
         report: called with progress.
         rng: jitter of pauses.
 
@@ -181,7 +181,9 @@ class Submission:
             line = await self._requests.complete(finished.line, finished.answer_name)
             self._output.write(line)
             self.tally.add(line)
-            if self._deletes:
+            # Of an answer that could not be read, the task is all there is.
+            is_whole = finished.answer_name is None or line is not finished.line
+            if self._deletes and is_whole:
                 self._write("deletion", line.task, partial(self._requests.delete, line.task, finished.uid))
 
     async def _report_progress(self) -> None:

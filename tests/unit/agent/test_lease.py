@@ -21,14 +21,16 @@ class Setting:
 
     def __init__(self) -> None:
         self.api = FakeApiServer()
+        self.api.store("/api/v1/nodes/n", metadata={"uid": "uid-of-n"})
         self.renewals = 0
+        self.set_by_s = 0.0
         now = asyncio.get_running_loop().time
         self.lease = AgentLease(
             cast(Client, self.api),
             "perllm-system",
             "n",
             now=now,
-            unix_now=lambda: CREATED_S + 120 + now(),
+            unix_now=lambda: CREATED_S + 120 + now() + self.set_by_s,
             outages=Outages(now),
             on_renewed=self.note,
         )
@@ -60,6 +62,12 @@ async def test_the_lease_is_created_and_renewed_every_ten_seconds() -> None:
         assert len(setting.api.calls_of("POST")) == 1
         assert len(setting.api.calls_of("PATCH")) == 5
         assert setting.lease.is_valid
+
+
+async def test_the_lease_is_deleted_with_the_node() -> None:
+    async with renew() as setting:
+        (owner,) = (setting.api.read(PATH) or {})["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", "n", "uid-of-n")
 
 
 async def test_it_expires_thirty_seconds_after_the_last_renewal_and_is_valid_again_at_the_next() -> None:
@@ -100,7 +108,19 @@ async def test_the_clock_of_the_node_is_compared_with_that_of_the_api_server(wri
     async with renew() as setting:
         setting.api.store(PATH, **managed("perllm-agent", written))
         await asyncio.sleep(10)
-        assert setting.lease.clock_ahead_s == pytest.approx(ahead_s, abs=1.0)
+        own_s = CREATED_S + 120 + asyncio.get_running_loop().time()
+        assert setting.lease.cluster_now() == pytest.approx(own_s - ahead_s, abs=1.0)
+
+
+@pytest.mark.parametrize("set_by_s", [7200.0, -7200.0])
+async def test_a_clock_that_is_set_between_two_renewals_changes_no_deadline(set_by_s: float) -> None:
+    async with renew() as setting:
+        setting.api.store(PATH, **managed("perllm-agent", CREATED))
+        await asyncio.sleep(10)
+        before_s = setting.lease.cluster_now()
+        setting.set_by_s = set_by_s
+        await asyncio.sleep(5)
+        assert setting.lease.cluster_now() == pytest.approx(before_s + 5)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from aiohttp import web
 from perllm.agent import probe
 from perllm.agent.addresses import ServerAddress
 from perllm.agent.probe import ServerProbe
-from perllm.agent.slot_learning import SlotLearning
+from perllm.agent.slot_learning import GROW_S, SlotLearning
 from perllm.api.node_server import InferenceEngine, NodeModelServer
 from unit.agent.engines import FakeEngine, list_models, page
 from unit.completions.model_server import Handler, hang_up
@@ -203,6 +203,22 @@ async def test_a_server_of_an_unknown_engine_is_left_alone_while_it_answers_us(
 
     assert (state.engine, await probe.look()) == (InferenceEngine.OTHER, state)
     assert server.looks == []
+
+
+async def test_what_is_learned_of_a_server_of_an_unknown_engine_counts_while_it_answers_us(server: FakeEngine) -> None:
+    server.pages["/v1/models"] = list_models("m")
+    now_s = 0.0
+    learning = SlotLearning(lambda: now_s)
+    async with aiohttp.ClientSession() as session:
+        probe = ServerProbe(session, ServerAddress(server.url), lambda: 8, learning)
+        assert (await probe.look()).slots is None
+
+        learning.see_refusal(8)
+        refused = await probe.look()
+        now_s += GROW_S
+        grown = await probe.look()
+
+    assert [(one.slots, one.slots_learned) for one in (refused, grown)] == [(8, True), (9, True)]
 
 
 async def test_the_key_goes_to_the_server_and_to_no_other(server: FakeEngine, open_probe: Probe) -> None:

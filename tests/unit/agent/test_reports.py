@@ -209,6 +209,21 @@ async def test_an_api_server_that_was_down_gets_the_answer_before_the_report(
     assert [method for method, _, _ in api.calls] == ["POST"] * 6 + ["PATCH"]
 
 
+CONFLICT = ApiError(409, "Conflict", 'Operation cannot be fulfilled on resourcequotas "q": it has been modified')
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_a_conflict_with_another_write_costs_no_answers(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue, method: str
+) -> None:
+    api.fail(method, CONFLICT, CONFLICT)
+    reports.put(assignment(), SEVERAL)
+    await writes.drain()
+
+    assert (status_of(api)["run"]["end"], status_of(api)["result"]) == ("Answered", {"answerName": NAME})
+    assert [one["text"] for one in (api.read(ANSWER_PATH) or {})["answers"]] == ["Blue.", "Red."]
+
+
 REFUSALS = [ApiError(422, "Invalid", "too long"), ApiError(403, "Forbidden", "exceeded quota: answers")]
 
 

@@ -110,3 +110,16 @@ async def test_a_server_that_is_configured_and_found_as_well_is_one(servers: Mod
         servers.adopt([ServerAddress(server.url, slots=2), ServerAddress(server.url)])
         await changes.wait_for_ready(1)
         assert [state.slots for state in servers.states] == [2]
+
+
+async def test_a_server_that_leaves_and_comes_back_at_once_is_looked_at_again(
+    servers: ModelServers, changes: Changes
+) -> None:
+    async with FakeEngine.serve() as server:
+        servers.adopt([ServerAddress(server.url)])
+        await changes.wait_for_ready(1)
+
+        servers.adopt([])  # as a pod on the network of its host, of which the watch shows the end and the next at once
+        servers.adopt([ServerAddress(server.url)])
+
+        await changes.wait_for_ready(1)

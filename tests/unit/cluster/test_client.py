@@ -156,6 +156,26 @@ async def test_a_watch_that_falls_silent_is_broken_off(serve: Serve, monkeypatch
         await anext(watch)
 
 
+async def test_a_watch_that_was_garbled_on_its_way_is_broken_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "WATCH_SILENCE_S", 0.2)
+    came = asyncio.Event()
+
+    async def garble(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED"}\n')
+        await came.wait()
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 504 Gateway Timeout\r\n\r\n")
+        return response
+
+    watch = (await serve(garble)).watch("/x", {})
+    assert await anext(watch) == {"type": "ADDED"}
+    came.set()
+    with pytest.raises(ApiTimeoutError):
+        await asyncio.wait_for(anext(watch), 2)
+
+
 async def test_a_client_that_was_not_entered_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with Client"):
         await Client(Credentials("http://x", None, None, None, lambda: None)).get("/x")

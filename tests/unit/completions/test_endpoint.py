@@ -412,3 +412,20 @@ async def test_an_answer_without_end_is_given_up(
 
     with pytest.raises(PromptRejectedError, match="an answer of more than 10 characters"):
         await ask(model_server.url, session, clock)
+
+
+async def test_an_answer_that_was_garbled_on_its_way_is_given_up(
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    came = asyncio.Event()
+
+    async def garble(request: web.Request) -> None:
+        await came.wait()
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 504 Gateway Timeout\r\n\r\n")  # in the midst of a chunked body
+
+    model_server.script = [stream(encode(chunk("so far")), then=garble)]
+    endpoint = Endpoint(session, model_server.url, now=clock.now, unix_now=lambda: UNIX_S, silence_s=0.1)
+
+    with pytest.raises(ServerFailedError, match=r"aborted the answer: nothing came for 0\.1 s"):
+        await asyncio.wait_for(endpoint.ask(REQUEST, Answer(), lambda text: came.set()), 2)

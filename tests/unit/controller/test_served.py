@@ -12,6 +12,7 @@ from perllm.api import names
 from perllm.cluster.times import format_time
 from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
+from perllm.placement.flight import Residence
 from perllm.placement.serving import NOTHING, Serving
 from unit.controller.one_node_cluster import Cluster
 from unit.placement.cluster_of import make_node
@@ -81,6 +82,16 @@ async def test_an_answer_completes_the_task_and_is_learned(cluster: ServedCluste
     await asyncio.sleep(SETTLING_S + 2)
     assert cluster.status()["observed"]["energyQuality"] == "coarse"
     assert cluster.parts.learner.summaries("n")["m"].count == 1
+
+
+async def test_a_report_with_impossible_times_still_ends_the_task(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(2)
+    cluster.report(tokens=30, endTime="2226-01-01T00:00:00Z", timeToFirstToken=-1.0)
+    await asyncio.sleep(0.05)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.status()["observed"]["latency"] == pytest.approx(2.0, abs=0.1)
+    assert len(cluster.parts.ledger) == 0
 
 
 async def test_the_length_of_a_prompt_is_estimated_by_what_servers_have_counted(cluster: ServedCluster) -> None:
@@ -189,6 +200,29 @@ async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluste
     status = cluster.status()
     assert (status["nodeName"], status["attempts"], status["phase"]) == ("spare", 2, "Running")
     assert len(cluster.parts.ledger) == 1
+
+
+async def test_a_lost_request_that_perllm_fails_on_delays_no_other(
+    cluster: ServedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.ask("cursed")
+    cluster.ask("other")
+    await asyncio.sleep(1)
+    end = cluster.scheduler.end
+
+    def fail_on_one(task_id: str, node: str) -> Residence | None:
+        if task_id == "uid-cursed":
+            raise KeyError("no such thing")
+        return end(task_id, node)
+
+    monkeypatch.setattr(cluster.scheduler, "end", fail_on_one)
+    cluster.scheduler.put_serving("n", NOTHING)
+    cluster.controller.lose_runs(lambda node: node == "n")
+    await asyncio.sleep(0.1)
+    assert cluster.status("other")["phase"] == "Pending"
+    monkeypatch.undo()
+    await asyncio.sleep(2)
+    assert (cluster.status("cursed")["phase"], len(cluster.parts.ledger)) == ("Pending", 0)
 
 
 async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluster: ServedCluster) -> None:

@@ -111,6 +111,32 @@ def test_no_lease_expires_while_renewals_cannot_be_seen() -> None:
     assert cluster.lost == []
 
 
+def test_a_lease_that_had_expired_does_not_count_again_because_renewals_cannot_be_seen() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew()
+    cluster.wait(EXPIRY_S + 1)
+    cluster.can_see = False
+    cluster.wait(3.0)
+    cluster.can_see = True
+    cluster.wait(1.0)
+    assert cluster.serving == NOTHING
+    cluster.renew()
+    assert cluster.serving == OFFER
+
+
+def test_at_the_start_it_is_not_known_which_leases_have_expired() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew(age_s=3600.0)  # by the clock of the node
+    cluster.wait(6.0)
+    cluster.can_see = False
+    cluster.wait(60.0)
+    cluster.can_see = True
+    cluster.wait(5.0)
+    assert cluster.lost == []
+
+
 def test_agents_have_time_to_renew_their_leases_before_models_count_as_unserved() -> None:
     agents = Agents()
     agents.wait(14.0)
@@ -151,6 +177,16 @@ def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:
     cluster.renew(age_s=3600.0)
     cluster.wait(MARGIN_S)
     assert cluster.serving == NOTHING
+
+
+def test_a_new_agent_may_have_a_clock_that_is_behind() -> None:
+    cluster = Agents()
+    cluster.wait(EXPIRY_S)
+    cluster.offer(SERVER)
+    cluster.lost.clear()
+    cluster.renew(age_s=3600.0)
+    cluster.wait(9.0)
+    assert (cluster.serving, cluster.lost) == (OFFER, [])
 
 
 def test_a_lease_is_recognised_by_its_name() -> None:

@@ -76,8 +76,9 @@ async def test_config_map_is_applied_with_report_and_answers() -> None:
     }
 
 
-async def test_api_server_that_is_away_is_asked_again() -> None:
-    client = FakeClient(ApiUnreachableError("away"), ApiError(429, "TooManyRequests", "later"))
+@pytest.mark.parametrize("second", [ApiError(429, "TooManyRequests", "later"), ApiError(409, "Conflict", "a quota")])
+async def test_api_server_that_is_away_or_has_a_conflict_is_asked_again(second: ApiError) -> None:
+    client = FakeClient(ApiUnreachableError("away"), second)
 
     first_s, second_s = await store(client)
     assert 0.25 <= first_s <= 0.5 <= second_s <= 1.0

@@ -325,6 +325,17 @@ async def test_tasks_are_deleted_once_their_answer_is_written_if_asked() -> None
     assert [line.phase for line in output.written] == [TaskPhase.SUCCEEDED] * 2
 
 
+async def test_a_task_whose_whole_answer_cannot_be_read_is_not_deleted() -> None:
+    api, output, one = FakeApiServer(), Lines(), batch("a")
+
+    async with under_way(submission(api, one, output, deletes=True)):
+        api.fail("GET", ApiError(403, "Forbidden", "no right"))
+        finish(api, one.tasks[0].name, result=CUT_OFF)
+
+    assert [line.truncated for line in output.written] == [True]
+    assert api.calls_of("DELETE") == []
+
+
 async def test_tasks_are_kept_otherwise() -> None:
     api = FakeApiServer()
 
