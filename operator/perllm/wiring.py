@@ -183,6 +183,7 @@ class Wiring:
             base.client,
             base.writes,
             has_room=lambda request: base.scheduler.consider(request).node is not None,
+            guard=base.guard,
             now_s=base.now_s,
             unix_now=base.unix_now,
         )

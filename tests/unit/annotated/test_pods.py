@@ -75,6 +75,7 @@ class Cluster:
             self.api,  # type: ignore[arg-type]
             self.writes,
             has_room=lambda request: self.scheduler.consider(request).node is not None,
+            guard=guard,
             now_s=self.now_s,
             unix_now=self.now_s,
         )
