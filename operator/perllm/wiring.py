@@ -170,7 +170,7 @@ class Wiring:
             unix_now=base.unix_now,
             show_circuit=partial(self._profile_parts.put, "circuit"),
             wake=wake,
-            has_tasks=lambda: self.tasks.is_ready,
+            has_tasks=lambda namespace: self.tasks.knows(namespace),
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
             charge=charge_nothing if self.costs is None else self.costs.charge,

@@ -55,7 +55,7 @@ class ControllerContext:
         unix_now: wall clock.
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
-        has_tasks: whether all tasks are known at the moment.
+        has_tasks: whether all tasks of a namespace are known at the moment.
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task but is in the ledger.
         suspensions: know which tasks may not run for now.
@@ -72,7 +72,7 @@ class ControllerContext:
     unix_now: Callable[[], float]
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
-    has_tasks: Callable[[], bool]
+    has_tasks: Callable[[str], bool]
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
     suspensions: Suspensions = field(default_factory=Suspensions)
@@ -260,7 +260,6 @@ class TaskControl:
             parts.ledger,
             parts.fleet,
             self._scheduler,
-            has_tasks=context.has_tasks,
             is_annotated=context.is_annotated,
             metrics=context.metrics,
             now_s=context.now_s,

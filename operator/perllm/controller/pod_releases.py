@@ -26,7 +26,7 @@ class PodReleases:
         writer: knows which statuses are stored.
         outcomes: know what is learned.
         pods: remove the finalizer.
-        has_tasks: whether all tasks are known at the moment, so that a task that is not known does not exist.
+        has_tasks: whether all tasks of a namespace are known at the moment, so that one that is not does not exist.
         guard: contains failures about single pods.
         unix_now: wall clock.
     """
@@ -38,7 +38,7 @@ class PodReleases:
         outcomes: OutcomeLearner,
         pods: PodKeeper,
         *,
-        has_tasks: Callable[[], bool],
+        has_tasks: Callable[[str], bool],
         guard: Guard,
         unix_now: Callable[[], float],
     ) -> None:
@@ -85,7 +85,7 @@ class PodReleases:
         if now_s < self._released_s.get(pod.uid, 0.0) + RETRY_S:
             return
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
-        if tracked is None and pod.task_uid and not self._has_tasks():
+        if tracked is None and pod.task_uid and not self._has_tasks(pod.namespace):
             return
         records = Records(None)
         if tracked is not None:

@@ -151,6 +151,25 @@ class TestReleases:
         await asyncio.sleep(1)
         assert finalizers(cluster) == []
 
+    @pytest.mark.parametrize(("unlisted", "left"), [("other", []), ("lab", [names.OUTCOME_FINALIZER])])
+    async def test_wait_until_the_tasks_of_their_own_namespace_are_known(
+        self, cluster: Cluster, unlisted: str, left: list[str]
+    ) -> None:
+        cluster.unlisted = {unlisted}
+        cluster.start()
+        owner = {"kind": names.TASK_KIND, "name": "t", "uid": "uid-gone"}
+        cluster.pod(
+            metadata={
+                "namespace": "lab",
+                "labels": {names.ATTEMPT_LABEL: "1"},
+                "finalizers": [names.OUTCOME_FINALIZER],
+                "ownerReferences": [owner],
+                "deletionTimestamp": "1970-01-01T00:17:30Z",
+            },
+        )
+        await asyncio.sleep(2)
+        assert finalizers(cluster) == left
+
     async def test_follow_a_pod_that_lost_its_label_and_it_does_not_run_on(self, cluster: Cluster) -> None:
         cluster.create()
         await asyncio.sleep(1)
