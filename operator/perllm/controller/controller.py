@@ -114,7 +114,7 @@ class Controller:
         """Handle a task that was added, changed or deleted."""
         key = object_key(item)
         work = partial(self._take_task, item, deleted=deleted)
-        self._guard.run("task", key, work, on_fault=partial(self._reconciler.report_fault, key))
+        self._guard.run("task", key, work, on_fault=partial(self._reconciler.report_unread, item))
 
     def on_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
         """Forget the tasks that are not in a list of all that exist: they were deleted while no watch was open.

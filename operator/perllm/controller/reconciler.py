@@ -8,8 +8,11 @@ from collections.abc import Callable
 from functools import partial
 
 from perllm.api.task_status import Observation, RunsAs, TaskPhase, TaskStatus
+from perllm.cluster.client import Object
+from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
+from perllm.cluster.shapes import as_object
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
@@ -22,7 +25,7 @@ from perllm.controller.stages import note_energy
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.suspensions import Suspensions
-from perllm.controller.task import Task
+from perllm.controller.task import Task, read_status
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.costs.service import Charge, Expense, charge_nothing
 from perllm.energy.settlement import Settlement
@@ -97,14 +100,26 @@ class Reconciler:
         self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self.report_fault, key))
 
     def report_fault(self, key: str, words: str) -> None:
-        """Report in a task's status that PerLLM failed on it."""
+        """Report in a tracked task's status that PerLLM failed on it."""
         tracked = self._tracking.get(key)
-        status = tracked.status if tracked is not None else TaskStatus()
         if tracked is not None:
             tracked.put = None
+            self._put_fault(key, tracked.task.uid, tracked.status, words)
+
+    def report_unread(self, item: Object, words: str) -> None:
+        """Report in a task's status that PerLLM failed on it, maybe before it was tracked; keep the rest of it."""
+        key, uid = object_key(item), item["metadata"]["uid"]
+        if self._tracking.find(key, uid) is not None:
+            self.report_fault(key, words)
+            return
+        stored = as_object(item.get("status"))
+        self._writer.seed(key, stored)
+        self._put_fault(key, uid, read_status(stored), words)
+
+    def _put_fault(self, key: str, uid: str, status: TaskStatus, words: str) -> None:
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
-            self._writer.put(key, tracked.task.uid if tracked is not None else "", status.change(message=message))
+            self._writer.put(key, uid, status.change(message=message))
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
         """End a task without running it."""

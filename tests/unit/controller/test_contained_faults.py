@@ -48,6 +48,28 @@ async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
     assert cluster.api.read(f"{PODS}/cursed-1") is not None
 
 
+async def test_a_finished_task_that_perllm_fails_on_keeps_its_result(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(controller, "read_stub", fail)
+    done = {"phase": "Succeeded", "observedGeneration": 1, "attempts": 1, "result": {"text": "42"}}
+    cluster.create(status=done)
+    await asyncio.sleep(10)
+    assert cluster.status() == done
+
+
+@pytest.mark.usefixtures("no_task_is_readable")
+async def test_what_is_stored_of_a_task_that_cannot_be_read_is_kept(cluster: Cluster) -> None:
+    cluster.create("cursed", status={"phase": "Running", "attempts": 3, "failedAttempts": [1, 2]})
+    await asyncio.sleep(1)
+    status = (cluster.api.read(names.task_path("lab", "cursed")) or {})["status"]
+    assert (status["phase"], status["attempts"], status["failedAttempts"]) == ("Running", 3, [1, 2])
+    assert "no such thing" in status["message"]
+
+
 @pytest.mark.usefixtures("no_task_is_readable")
 async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(cluster: Cluster) -> None:
     cluster.create("cursed")
