@@ -66,10 +66,7 @@ class Cluster:
         made = make_scheduler(*self.nodes, now_s=self.now_s, other=OtherScheduler.KUBE_SCHEDULER)
         self.scheduler, self.parts, self.registry = made.scheduler, made.parts, CollectorRegistry()
         metrics, guard = OperatorMetrics(self.registry), Guard(lambda _: None, Random(0))
-        meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
-        for node in self.nodes:
-            meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1120)], 1120.0)
-        self.settlement = make_settlement(EnergyHistory([meter], absent_after_s=60.0), self.now_s)
+        self.settlement = make_settlement(EnergyHistory([self._build_meter()], absent_after_s=60.0), self.now_s)
         self.decisions, self.savings = Decisions(), Savings(is_shadow=False)
         self.retries = Retries(
             self.api,  # type: ignore[arg-type]
@@ -112,6 +109,12 @@ class Cluster:
             namespaces=self.namespaces,
         )
         self._known: dict[str, SeenPod] = {}
+
+    def _build_meter(self) -> Meter:
+        meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
+        for node in self.nodes:
+            meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1120)], 1120.0)
+        return meter
 
     def now_s(self) -> float:
         return START_S + asyncio.get_running_loop().time() - self._begun_s
