@@ -12,6 +12,7 @@ from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.tracking import Tracking
 from perllm.guard import Guard
+from perllm.slices import Slices
 
 INTERVAL_S = 0.5
 RETRY_S = 30.0
@@ -73,12 +74,14 @@ class PodReleases:
         """Release pods until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            self.release()
+            await self._examine_all()
 
-    def release(self) -> None:
-        """Release every pod that may be."""
+    async def _examine_all(self) -> None:
+        slices = Slices()
         for pod in list(self._retained.values()):
-            self._guard.run("release", pod.key, partial(self._examine, pod), again=False)
+            if self._retained.get(pod.uid) is pod:
+                self._guard.run("release", pod.key, partial(self._examine, pod), again=False)
+            await slices.pause()
 
     def _examine(self, pod: Pod) -> None:
         now_s = self._unix_now()
