@@ -77,9 +77,8 @@ class DriftMonitor:
             tracked = pods.get(task_id)
             if tracked is None:
                 self._scheduler.drop(task_id)
-            elif (decision := self._accounts.find_flight(tracked)) is not None:
-                demand = tracked.task.demand
-                self._scheduler.confirm(decision, demand.slots, demand.resource)
+            else:
+                self._accounts.count_again(tracked)
 
     def _is_in_flight(self, tracked: Tracked, confirmed: set[str]) -> bool:
         if tracked.task.uid in confirmed:
