@@ -454,6 +454,22 @@ async def test_after_a_restart_a_finished_pod_is_learned_from_unless_it_was_befo
     assert len(cluster.events) == before
 
 
+async def test_after_a_restart_a_finished_pod_that_teaches_nothing_is_not_announced_and_billed_again(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    node = cluster.bind("p")
+    cluster.show("p", node=node, started_s=START_S)
+    await asyncio.sleep(9.0)
+    for _ in range(3):
+        # Its inference took longer than its run.
+        cluster.show("p", node=node, started_s=START_S, finished_s=START_S + 2)
+        await asyncio.sleep(5.0)
+        assert cluster.events == [("p", "Placed"), ("p", "Completed")]
+        cluster.start()
+    assert cluster.metric("perllm_bill_tasks_total", by="namespace", payer="lab", phase="Succeeded") == 0
+
+
 @pytest.mark.parametrize("annotations", [{names.MODEL_ANNOTATION: "m"}, {}], ids=["readable", "unreadable"])
 async def test_after_a_restart_a_pod_that_waits_is_remembered_for_a_retry(
     make_cluster: MakeCluster, annotations: dict[str, str]
