@@ -106,8 +106,8 @@ class TaskStream:
 
     def knows(self, namespace: str) -> bool:
         """Whether the controller has received all tasks of a namespace, and their changes are watched."""
-        paths = names.tasks_path(namespace), names.tasks_path()
-        return any(path in self._known and self._open[path] > 0 for path in paths)
+        places = None, namespace
+        return any(self._open[path] > 0 and _read_namespace(path) in places for path in tuple(self._known))
 
     @property
     def watched(self) -> int:

@@ -73,7 +73,7 @@ async def test_tasks_of_a_namespace_are_known_although_those_of_another_cannot_b
 
 async def test_all_namespaces_are_known_by_one_list() -> None:
     stream = make_stream()
-    path = names.tasks_path()
+    path = f"/k8s/clusters/one{names.tasks_path()}"
     watched = asyncio.create_task(anext(stream.read_events(path, SilentWatch())))  # type: ignore[arg-type]
     await stream.read_page(URL(f"http://api{path}"), b'{"items": [], "metadata": {"resourceVersion": "1"}}')
     await asyncio.sleep(0.01)
