@@ -171,6 +171,7 @@ class Wiring:
             show_circuit=partial(self._profile_parts.put, "circuit"),
             wake=wake,
             has_tasks=lambda namespace: self.tasks.knows(namespace),
+            has_pods=lambda namespace: self.watches.has_pods(namespace),
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
             charge=charge_nothing if self.costs is None else self.costs.charge,

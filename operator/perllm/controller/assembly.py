@@ -56,6 +56,7 @@ class ControllerContext:
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks of a namespace are known at the moment.
+        has_pods: whether the pods of a namespace were listed.
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task but is in the ledger.
         suspensions: know which tasks may not run for now.
@@ -73,6 +74,7 @@ class ControllerContext:
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
     has_tasks: Callable[[str], bool]
+    has_pods: Callable[[str], bool]
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
     suspensions: Suspensions = field(default_factory=Suspensions)
@@ -183,6 +185,7 @@ class TaskControl:
             announcer=context.announcer,
             guard=context.guard,
             patience=self._settings.patience,
+            has_pods=context.has_pods,
             unix_now=context.unix_now,
             charge=context.charge,
         )

@@ -39,6 +39,9 @@ PROGRESS_DELAY_S = 3.0
 UNFINISHED_DELAY_S = 1.0
 """The same for a status with a message for people, which another one may follow at once."""
 
+PODS_PAUSE_S = 10.0
+"""How often a task is examined whose pods cannot be listed yet."""
+
 DELAYED_PER_S = 10.0
 MAX_DELAY_S = 30.0
 """Statuses wait longer while there are many, so that about `DELAYED_PER_S` are written per second, but no longer than
@@ -60,6 +63,7 @@ class Reconciler:
         announcer: announces what has changed.
         guard: contains failures about single tasks.
         patience: how long pods may take.
+        has_pods: whether the pods of a namespace were listed; without them a task may seem to need one that it has.
         unix_now: wall clock.
         charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """
@@ -78,6 +82,7 @@ class Reconciler:
         announcer: Announcer,
         guard: Guard,
         patience: PodPatience,
+        has_pods: Callable[[str], bool],
         unix_now: Callable[[], float],
         charge: Charge = charge_nothing,
     ) -> None:
@@ -92,6 +97,7 @@ class Reconciler:
         self._announcer = announcer
         self._guard = guard
         self._patience = patience
+        self._has_pods = has_pods
         self._unix_now = unix_now
         self._charge = charge
 
@@ -177,6 +183,9 @@ class Reconciler:
         tracked = self._tracking.get(key)
         if tracked is None:
             return  # deleted since this was planned
+        if not (self._has_pods(tracked.task.namespace) or _needs_no_pod(tracked)):
+            self._wait_for_pods(tracked)
+            return
         # The clock is read once: what falls due between two readings would be neither done nor waited for.
         task, now_s = self._suspensions.assign(tracked.task), self._unix_now()
         if task is not tracked.task:
@@ -206,6 +215,14 @@ class Reconciler:
             self._settle(tracked, step.finished)
         self._suspensions.report(task, tracked.status, tracked.pods.values())
         self._schedule(tracked, step, now_s)
+
+    def _wait_for_pods(self, tracked: Tracked) -> None:
+        if not tracked.status.phase.is_final:
+            message = f"waiting until the pods of namespace {tracked.task.namespace} can be read"
+            self._adopt(tracked, tracked.status.change(message=message))
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+        self._set_timer(tracked, PODS_PAUSE_S, None)
 
     def _end_pod(self, tracked: Tracked, pod: Pod) -> None:
         """End a pod that is not needed any more. The agent ends a request when it sees the status of the task."""
@@ -301,6 +318,12 @@ class Reconciler:
             self._set_timer(tracked, self._settlement.find_pause_s(unmeasured, now_s), unmeasured)
         else:
             self._reconcile(task.key)
+
+
+def _needs_no_pod(tracked: Tracked) -> bool:
+    """Whether a task has no pod, whichever there are, since it runs as a request or cannot run."""
+    spec = tracked.task.spec
+    return spec is None or (spec.is_served and tracked.status.runs_as is not RunsAs.POD)
 
 
 def _find_delay_s(before: TaskStatus, status: TaskStatus, delayed: int) -> float:

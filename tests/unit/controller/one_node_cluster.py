@@ -41,6 +41,7 @@ class Cluster:
 
     Attributes:
         unlisted: namespaces whose tasks cannot be listed.
+        pods_unlisted: namespaces whose pods could not be listed yet.
     """
 
     settings = ControllerSettings()
@@ -49,6 +50,7 @@ class Cluster:
         self.api = api or FakeApiServer()
         self.running: asyncio.Task[None] | None = None
         self.unlisted: set[str] = set()
+        self.pods_unlisted: set[str] = set()
         self.begun_s: float | None = START_S
         self._wake = asyncio.Event()
         made = make_scheduler(make_node("n", slots=2), now_s=self.now_s, policy=CsUcb(), notify=self._wake.set)
@@ -76,6 +78,7 @@ class Cluster:
             show_circuit=lambda *_: None,
             wake=self._wake,
             has_tasks=lambda namespace: namespace not in self.unlisted,
+            has_pods=lambda namespace: namespace not in self.pods_unlisted,
             suspensions=self.build_suspensions(),
         )
         self.control = TaskControl(self.scheduler, self.parts, context, self.settings)
