@@ -227,6 +227,7 @@ class TaskControl:
             self._reconciler,
             self.writer,
             self._outcomes,
+            has_pods=context.has_pods,
             guard=context.guard,
             unix_now=context.unix_now,
         )
@@ -252,6 +253,7 @@ class TaskControl:
             claims=self.claims,
             ratios=PromptRatios(),
             has_runners=bool(settings.runner.server_url),
+            has_pods=context.has_pods,
             bill_label=settings.bill_label,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from perllm.api import names
 from perllm.controller.reconciler import PODS_PAUSE_S
 from unit.controller.one_node_cluster import Cluster
+from unit.controller.test_history import is_history
 
 pytestmark = pytest.mark.looptime
 
@@ -45,6 +46,17 @@ async def test_a_task_without_a_pod_gets_one_once_they_are_listed(cluster: Clust
     cluster.pods_unlisted = set()
     await asyncio.sleep(PODS_PAUSE_S + 1)
     assert cluster.pods == ["t-1"]
+
+
+async def test_what_a_task_has_to_teach_is_not_given_up_with_its_pod(cluster: Cluster) -> None:
+    observed = {"latency": 8.0, "energyQuality": "missing"}
+    place = {"podName": "t-1", "nodeName": "n", "attempts": 1, "observedGeneration": 1}
+    cluster.create(status={"phase": "Succeeded", "observed": observed, **place})
+    await asyncio.sleep(60)
+    assert not is_history(cluster)
+    cluster.pods_unlisted = set()
+    await asyncio.sleep(60)
+    assert is_history(cluster)
 
 
 async def test_those_of_other_namespaces_are_started(cluster: Cluster) -> None:
