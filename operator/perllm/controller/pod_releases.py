@@ -88,7 +88,7 @@ class PodReleases:
         if now_s < self._released_s.get(pod.uid, 0.0) + RETRY_S:
             return
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
-        if tracked is None and pod.task_uid and not self._has_tasks(pod.namespace):
+        if tracked is None and pod.task_uid and not self._is_gone(pod):
             return
         records = Records(None)
         if tracked is not None:
@@ -103,3 +103,7 @@ class PodReleases:
         if may_release(pod, records, now_s):
             self._released_s[pod.uid] = now_s
             self._pods.release(pod)
+
+    def _is_gone(self, pod: Pod) -> bool:
+        """Whether the task of a pod, which is not tracked, does not exist; one that PerLLM fails on does."""
+        return self._has_tasks(pod.namespace) and not self._guard.is_troubled("task", pod.task_key)

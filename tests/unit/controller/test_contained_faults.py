@@ -13,6 +13,7 @@ from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision
 from unit.controller.one_node_cluster import PODS, Cluster
+from unit.controller.test_retention import finalizers
 
 pytestmark = pytest.mark.looptime
 
@@ -68,6 +69,23 @@ async def test_what_is_stored_of_a_task_that_cannot_be_read_is_kept(cluster: Clu
     status = (cluster.api.read(names.task_path("lab", "cursed")) or {})["status"]
     assert (status["phase"], status["attempts"], status["failedAttempts"]) == ("Running", 3, [1, 2])
     assert "no such thing" in status["message"]
+
+
+@pytest.mark.usefixtures("no_task_is_readable")
+async def test_the_pod_of_a_task_that_cannot_be_read_is_retained_while_that_exists(cluster: Cluster) -> None:
+    cluster.create()
+    metadata = {
+        "namespace": "lab",
+        "labels": {names.ATTEMPT_LABEL: "1"},
+        "finalizers": [names.OUTCOME_FINALIZER],
+        "ownerReferences": [{"kind": names.TASK_KIND, "name": "t", "uid": "uid-t"}],
+    }
+    cluster.pod(metadata=metadata, spec={"nodeName": "n"}, status={"phase": "Succeeded"})
+    await asyncio.sleep(60)
+    assert finalizers(cluster) == [names.OUTCOME_FINALIZER]
+    cluster.delete()
+    await asyncio.sleep(1)
+    assert finalizers(cluster) == []
 
 
 @pytest.mark.usefixtures("no_task_is_readable")
