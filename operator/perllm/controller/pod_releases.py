@@ -50,11 +50,8 @@ class PodReleases:
         self._has_tasks = has_tasks
         self._guard = guard
         self._unix_now = unix_now
-        self._retained: dict[str, Pod] = {}
+        self._candidates: dict[str, Pod] = {}
         self._released_s: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._retained)
 
     def note(self, pod: Pod, *, is_gone: bool) -> None:
         """Note that a pod was added, changed or deleted.
@@ -64,11 +61,13 @@ class PodReleases:
         """
         if is_gone and pod.is_retained:
             self._pods.remove(pod)
-        if is_gone or not pod.is_retained:
-            self._retained.pop(pod.uid, None)
-            self._released_s.pop(pod.uid, None)
+        # Most pods are running; those that the operator no longer waits for are being deleted, which is seen.
+        may_be_over = pod.is_finished or pod.is_deleting or pod.node is None
+        if pod.is_retained and may_be_over and not is_gone:
+            self._candidates[pod.uid] = pod
         else:
-            self._retained[pod.uid] = pod
+            self._candidates.pop(pod.uid, None)
+            self._released_s.pop(pod.uid, None)
 
     async def run(self) -> None:
         """Release pods until cancelled."""
@@ -78,8 +77,8 @@ class PodReleases:
 
     async def _examine_all(self) -> None:
         slices = Slices()
-        for pod in list(self._retained.values()):
-            if self._retained.get(pod.uid) is pod:
+        for pod in list(self._candidates.values()):
+            if self._candidates.get(pod.uid) is pod:
                 self._guard.run("release", pod.key, partial(self._examine, pod), again=False)
             await slices.pause()
 
