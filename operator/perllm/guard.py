@@ -49,6 +49,10 @@ class Guard:
         """Kind and name of every object whose latest work failed."""
         return list(self._troubles)
 
+    def is_troubled(self, kind: str, name: str) -> bool:
+        """Whether the latest work about an object failed."""
+        return (kind, name) in self._troubles
+
     def run(
         self,
         kind: str,

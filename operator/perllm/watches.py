@@ -89,6 +89,11 @@ class Watches:
         """All informers of pods."""
         return [*self.pods, *self.annotated]
 
+    def has_pods(self, namespace: str) -> bool:
+        """Whether the pods of the tasks of a namespace were listed."""
+        paths = names.pods_path(namespace), names.pods_path()
+        return any(pods.path in paths and pods.synced.is_set() for pods in self.pods)
+
     def _on_profile(self, old: str | None, new: str | None) -> None:
         if old is not None and new is None:
             self._store.note_missing(old)

@@ -170,7 +170,8 @@ class Wiring:
             unix_now=base.unix_now,
             show_circuit=partial(self._profile_parts.put, "circuit"),
             wake=wake,
-            has_tasks=lambda: self.tasks.is_ready,
+            has_tasks=lambda namespace: self.tasks.knows(namespace),
+            has_pods=lambda namespace: self.watches.has_pods(namespace),
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
             charge=charge_nothing if self.costs is None else self.costs.charge,
@@ -183,6 +184,7 @@ class Wiring:
             base.client,
             base.writes,
             has_room=lambda request: base.scheduler.consider(request).node is not None,
+            guard=base.guard,
             now_s=base.now_s,
             unix_now=base.unix_now,
         )

@@ -83,6 +83,7 @@ async def _listen(nodes: int, port: int, client: Client) -> None:
         client,
         WriteQueue(guard, Outages(time.monotonic), rng),
         has_room=lambda request: scheduler.consider(request).node is not None,
+        guard=guard,
         now_s=time.monotonic,
         unix_now=time.time,
     )

@@ -22,6 +22,7 @@ class FollowedPod:
         has_left: whether it no longer occupies its node.
         is_settling: whether its energy is awaited.
         is_gone: whether it no longer exists.
+        was_over: whether it had ended before this process saw it; an earlier one may have announced that.
     """
 
     annotated: AnnotatedPod
@@ -31,6 +32,7 @@ class FollowedPod:
     has_left: bool = False
     is_settling: bool = False
     is_gone: bool = False
+    was_over: bool = False
 
     @property
     def pod(self) -> Pod:

@@ -38,22 +38,25 @@ class PodOutcomes:
         decision: Decision,
         energy: Attribution,
         residence: Residence | None,
-    ) -> CompletedRun:
-        """Learn from a pod if its times are those of its work, and return what was observed of it."""
+    ) -> tuple[CompletedRun, bool]:
+        """Learn from a pod if its times are those of its work.
+
+        Return what was observed of it, and whether that was learned, now and not before.
+        """
         run = read_run(annotated.pod, request, decision, energy, residence)
         fault = find_fault(run.finished_s, Observation.of_report(annotated.pod.report), annotated.pod, decision)
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
-        elif not annotated.was_restarted:
-            self._learn(annotated.pod.key, run, request, decision)
-        return run
+        is_to_learn = fault is None and not annotated.was_restarted
+        return run, is_to_learn and self._learn(annotated.pod.key, run, request, decision)
 
-    def _learn(self, name: str, run: CompletedRun, request: PlacementRequest, decision: Decision) -> None:
+    def _learn(self, name: str, run: CompletedRun, request: PlacementRequest, decision: Decision) -> bool:
         outcome = judge_run(decision, run)
         endings = self._reviews.review(name, decision, due_s=request.due_s, outcome=outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
         if reward is None:
-            return
+            return False
         self._metrics.learning.learned.inc()
         self._metrics.learning.reward.observe(reward)
         self._savings.note(*endings)
+        return True

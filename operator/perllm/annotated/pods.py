@@ -171,7 +171,7 @@ class AnnotatedPods:
         uid = annotated.pod.uid
         followed = self._followed.get(uid)
         if followed is None:
-            followed = self._followed[uid] = FollowedPod(annotated)
+            followed = self._followed[uid] = FollowedPod(annotated, was_over=annotated.pod.is_finished)
             if annotated.pod.node is None and not annotated.is_lasting:
                 self._scheduler.note_arrival(followed.request)
                 self._scheduler.rehearse(followed.request)
@@ -271,12 +271,13 @@ class AnnotatedPods:
         if energy is None:
             asyncio.get_running_loop().call_later(self._settlement.retry_s, self._settle_safely, followed)
             return
-        run = self._outcomes.learn(followed.annotated, followed.request, decision, energy, followed.residence)
+        run, is_new = self._outcomes.learn(followed.annotated, followed.request, decision, energy, followed.residence)
         followed.is_settling = False
         if followed.is_gone:
             self._forget(followed)
-        taken = Taken(run.latency_s, followed.annotated.deadline_s, energy)
-        self._report.completed(followed.annotated, decision, taken)
+        if is_new or not followed.was_over:
+            taken = Taken(run.latency_s, followed.annotated.deadline_s, energy)
+            self._report.completed(followed.annotated, decision, taken)
 
     def _drop(self, pod: Pod) -> None:
         """Note that a pod is gone; it is forgotten unless its energy is awaited."""

@@ -29,6 +29,9 @@ OnChange = Callable[[T | None, T | None], None]
 PAGE_SIZE = "500"
 RETRY = Backoff(first_s=0.2, limit_s=15.0)
 RECONNECT_DELAY_S = 0.1
+OVERLOADED = 429
+"""Status of an answer by which the API server asks for fewer requests."""
+
 LASTING_S = 15.0
 """A watch that has lasted this long resets the count of failures."""
 
@@ -174,7 +177,7 @@ class Informer(Generic[T]):
         """Apply the events of one watch until it ends; if the API server has forgotten the version, a list is needed.
 
         Raises:
-            ApiError: the watch failed; unless it was merely cut off, a list is needed.
+            ApiError: the watch failed; a list is needed unless it was cut off, or the API server is overloaded.
         """
         loop, slices = asyncio.get_running_loop(), Slices()
         query = {"resourceVersion": version, **self._query}
@@ -189,7 +192,8 @@ class Informer(Generic[T]):
                     self._version = self._apply(event)
                     await slices.pause()
             except ApiError as error:
-                if not error.is_unanswered:
+                # An overloaded API server can take a list least. After other errors one brings what is new.
+                if not error.is_unanswered and error.status != OVERLOADED:
                     self._version = None
                 if error.status != 410:
                     raise

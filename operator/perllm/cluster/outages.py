@@ -75,6 +75,14 @@ class Outages:
             self._end(topic)
             self._log_ends()
 
+    def forget(self, topic: str) -> None:
+        """Forget a topic of which nothing is left to be tried: whether it works again will not be known."""
+        with self._lock:
+            self._answered_s.pop(topic, None)
+            self._end(topic)
+            if topic not in self._names.values():
+                self._current.pop(topic, None)
+
     def _end(self, topic: str) -> None:
         name = self._names.pop(topic, None)
         if name is not None and name not in self._names.values():

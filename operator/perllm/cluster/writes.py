@@ -67,8 +67,7 @@ class Write:
     @property
     def topic(self) -> str:
         """Topic of its failures in the log, the same for the whole lane."""
-        kind, namespace = self.lane
-        return f"writing {kind} in namespace {namespace}" if namespace else f"writing {kind}"
+        return _topic_of(self.lane)
 
 
 class WriteQueue:
@@ -141,6 +140,9 @@ class WriteQueue:
         if dropped is not None:
             dropped.on_dropped()
         self._forget(key)
+        lane = _lane_of(key)
+        if not self._denied[lane]:
+            self._outages.forget(_topic_of(lane))
         self._note_idle()
 
     async def run(self) -> None:
@@ -280,6 +282,11 @@ def _lane_of(key: Key) -> Lane:
     kind, name = key
     namespace, slash, _ = name.partition("/")
     return kind, namespace if slash else ""
+
+
+def _topic_of(lane: Lane) -> str:
+    kind, namespace = lane
+    return f"writing {kind} in namespace {namespace}" if namespace else f"writing {kind}"
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None = None) -> None:

@@ -55,7 +55,8 @@ class ControllerContext:
         unix_now: wall clock.
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
-        has_tasks: whether all tasks are known at the moment.
+        has_tasks: whether all tasks of a namespace are known at the moment.
+        has_pods: whether the pods of a namespace were listed.
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task but is in the ledger.
         suspensions: know which tasks may not run for now.
@@ -72,7 +73,8 @@ class ControllerContext:
     unix_now: Callable[[], float]
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
-    has_tasks: Callable[[], bool]
+    has_tasks: Callable[[str], bool]
+    has_pods: Callable[[str], bool]
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
     suspensions: Suspensions = field(default_factory=Suspensions)
@@ -183,6 +185,7 @@ class TaskControl:
             announcer=context.announcer,
             guard=context.guard,
             patience=self._settings.patience,
+            has_pods=context.has_pods,
             unix_now=context.unix_now,
             charge=context.charge,
         )
@@ -224,6 +227,7 @@ class TaskControl:
             self._reconciler,
             self.writer,
             self._outcomes,
+            has_pods=context.has_pods,
             guard=context.guard,
             unix_now=context.unix_now,
         )
@@ -249,6 +253,7 @@ class TaskControl:
             claims=self.claims,
             ratios=PromptRatios(),
             has_runners=bool(settings.runner.server_url),
+            has_pods=context.has_pods,
             bill_label=settings.bill_label,
         )
 
@@ -260,7 +265,6 @@ class TaskControl:
             parts.ledger,
             parts.fleet,
             self._scheduler,
-            has_tasks=context.has_tasks,
             is_annotated=context.is_annotated,
             metrics=context.metrics,
             now_s=context.now_s,

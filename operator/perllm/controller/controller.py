@@ -58,6 +58,7 @@ class Controller:
         claims: the devices that pods ask for by claims.
         ratios: how many tokens the prompts of served tasks have.
         has_runners: whether served tasks may get runner pods.
+        has_pods: whether the pods of a namespace were listed.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Controller:
         claims: ClaimSizes,
         ratios: PromptRatios,
         has_runners: bool,
+        has_pods: Callable[[str], bool],
         bill_label: str,
     ) -> None:
         self._tracking = tracking
@@ -101,6 +103,7 @@ class Controller:
         self._claims = claims
         self._ratios = ratios
         self._has_runners = has_runners
+        self._has_pods = has_pods
         self._bill_label = bill_label
 
     def request_of(self, pod: Object) -> PlacementRequest | None:
@@ -114,7 +117,7 @@ class Controller:
         """Handle a task that was added, changed or deleted."""
         key = object_key(item)
         work = partial(self._take_task, item, deleted=deleted)
-        self._guard.run("task", key, work, on_fault=partial(self._reconciler.report_fault, key))
+        self._guard.run("task", key, work, on_fault=partial(self._reconciler.report_unread, item))
 
     def on_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
         """Forget the tasks that are not in a list of all that exist: they were deleted while no watch was open.
@@ -282,6 +285,8 @@ class Controller:
     def _put_to_history(self, item: Object) -> bool:
         """Move a task to the history if it was over before this process saw it; return whether it was."""
         key, uid = object_key(item), item["metadata"]["uid"]
+        if not self._has_pods(item["metadata"]["namespace"]):
+            return False  # there may be one that has something to teach
         stub = read_stub(item, self._tracking.orphans_of(key, uid), self._history, self._learner)
         if stub is not None:
             self._tracking.drop_orphans(key)

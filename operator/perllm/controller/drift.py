@@ -30,7 +30,6 @@ class DriftMonitor:
         ledger: the tasks in flight.
         fleet: the nodes; pods on others are not counted.
         scheduler: repairs the ledger.
-        has_tasks: whether all tasks are known at the moment.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task.
         metrics: show the drift.
         now_s: monotonic clock.
@@ -44,7 +43,6 @@ class DriftMonitor:
         fleet: Fleet,
         scheduler: Scheduler,
         *,
-        has_tasks: Callable[[], bool],
         is_annotated: Callable[[str], bool],
         metrics: OperatorMetrics,
         now_s: Callable[[], float],
@@ -54,7 +52,6 @@ class DriftMonitor:
         self._ledger = ledger
         self._fleet = fleet
         self._scheduler = scheduler
-        self._has_tasks = has_tasks
         self._is_annotated = is_annotated
         self._metrics = metrics
         self._now_s = now_s
@@ -64,8 +61,7 @@ class DriftMonitor:
         """Compare until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            if self._has_tasks():
-                self.compare()
+            self.compare()
 
     def compare(self) -> None:
         """Repair every difference that has lasted."""
@@ -81,9 +77,8 @@ class DriftMonitor:
             tracked = pods.get(task_id)
             if tracked is None:
                 self._scheduler.drop(task_id)
-            elif (decision := self._accounts.find_flight(tracked)) is not None:
-                demand = tracked.task.demand
-                self._scheduler.confirm(decision, demand.slots, demand.resource)
+            else:
+                self._accounts.count_again(tracked)
 
     def _is_in_flight(self, tracked: Tracked, confirmed: set[str]) -> bool:
         if tracked.task.uid in confirmed:

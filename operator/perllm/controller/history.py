@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import inf
+from operator import attrgetter
 
 import orjson
 
@@ -133,21 +134,33 @@ class History:
         """Delete tasks whose time is over, and those that ended first where there are too many."""
         now_s = self._unix_now()
         while self._by_expiry and self._by_expiry[0][0] <= now_s:
-            self._delete(*heapq.heappop(self._by_expiry)[1:])
-        self._drop_gone(self._by_expiry, len(self._stubs))
+            _, key, uid = heapq.heappop(self._by_expiry)
+            stub = self._find_kept(key, uid)
+            # Since this entry was made, the time to live may have been extended.
+            if stub is not None and stub.expires_s <= now_s:
+                self._delete(key, uid)
+        self._drop_old(self._by_expiry, len(self._stubs), attrgetter("expires_s"))
         for namespace, count in self._kept.items():
-            self._drop_gone(self._by_end[namespace], count)
+            self._drop_old(self._by_end[namespace], count, attrgetter("ended_s"))
         if self._limits.max_tasks is None:
             return
         for namespace in [one for one, count in self._kept.items() if count > self._limits.max_tasks]:
             while self._kept[namespace] > self._limits.max_tasks:
                 self._delete(*heapq.heappop(self._by_end[namespace])[1:])
 
-    def _drop_gone(self, heap: list[_Entry], count: int) -> None:
-        """Drop the entries of tasks that are gone once most of them are, so cheaply per task; `count` are not."""
-        if len(heap) > 2 * count + MIN_KEPT:
-            heap[:] = [entry for entry in heap if self._find_kept(*entry[1:]) is not None]
-            heapq.heapify(heap)
+    def _drop_old(self, heap: list[_Entry], count: int, read_time: Callable[[Stub], float]) -> None:
+        """Drop the entries of tasks that are gone, or that count from another time by now, once most are such.
+
+        So that is cheap per task; `count` tasks are not gone.
+        """
+        if len(heap) <= 2 * count + MIN_KEPT:
+            return
+        heap[:] = {
+            (time_s, key, uid)
+            for time_s, key, uid in heap
+            if (stub := self._find_kept(key, uid)) is not None and read_time(stub) == time_s
+        }
+        heapq.heapify(heap)
 
     def _find_kept(self, key: str, uid: str) -> Stub | None:
         stub = self._stubs.get(key)

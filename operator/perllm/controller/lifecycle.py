@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from perllm.api.task import OnDeadlineMissed
 from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, TaskPhase, TaskStatus
-from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.pod import MAX_ATTEMPT, Pod, PodPhase
 from perllm.cluster.pod_ends import is_overdue, is_refusal, is_to_replace
 from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
@@ -227,8 +227,12 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
 
 def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, cause: str = "") -> Step:
     """Return the step of a task that needs a pod; `cause` is why it needs another one."""
-    lost = status.attempts - len(status.failed_attempts or ()) - len(status.stopped_attempts or ())
-    if lost > MAX_REFUSALS and not (task.valid_spec.is_served and now_s < task.due_s):
+    is_tried_until_due = task.valid_spec.is_served and now_s < task.due_s
+    if status.attempts >= MAX_ATTEMPT and not is_tried_until_due:
+        message = f"it has had {status.attempts} attempts, and no more are made"
+        return Step(end(task, status, TaskPhase.FAILED, "TooManyAttempts", message, now_s))
+    lost = _count_lost(status)
+    if lost > MAX_REFUSALS and not is_tried_until_due:
         attempts = "requests" if task.valid_spec.is_served else "pods"
         message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
@@ -236,6 +240,17 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
     waiting = unplace(status).change(phase=TaskPhase.PENDING, message=message)
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
+
+
+def _count_lost(status: TaskStatus) -> int:
+    """Return how many attempts nodes refused or lost.
+
+    Of stopped ones the last are known; if there may have been others, nothing before these counts any more.
+    """
+    stopped = status.stopped_attempts or ()
+    first = stopped[0] if len(stopped) == MAX_FAILED_ATTEMPTS else 1
+    known = [one for one in (*(status.failed_attempts or ()), *stopped) if one >= first]
+    return status.attempts - (first - 1) - len(known)
 
 
 def _replace(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> Step:
@@ -251,7 +266,7 @@ def _suspend(task: Task, status: TaskStatus, pods: Sequence[Pod], suspension: No
     running = [pod for pod in pods if not pod.is_finished]
     stopped = {pod.attempt for pod in running}.union(status.stopped_attempts or ())
     waiting = unplace(status).change(
-        phase=TaskPhase.PENDING, stopped_attempts=tuple(sorted(stopped))[:MAX_FAILED_ATTEMPTS] or None
+        phase=TaskPhase.PENDING, stopped_attempts=tuple(sorted(stopped))[-MAX_FAILED_ATTEMPTS:] or None
     )
     doomed = (*(pod for pod in running if not pod.is_deleting), *_overdue(pods, now_s))
     return Step(note_wait(task, waiting, suspension, "", now_s), doomed=doomed, is_suspended=True)

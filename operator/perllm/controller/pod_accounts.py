@@ -76,10 +76,20 @@ class PodAccounts:
             tracked.residence = self._scheduler.end(pod.task_uid, pod.node) or tracked.residence
             self._outcomes.learn_ended(tracked, pod, decision)
         elif decision is not None and not is_superseded:
-            demand = NO_POD if pod.is_served else tracked.task.demand
-            self._scheduler.confirm(decision, demand.slots, demand.resource)
+            self._count(tracked, pod, decision)
             if not pod.is_finished:
                 self._settlement.begin(pod, decision.inference.prompt_tokens, self._unix_now(), tracked.task.owner)
+
+    def count_again(self, tracked: Tracked) -> None:
+        """Count a task as in flight, if its pods say so."""
+        pod = find_flying(tracked)
+        decision = None if pod is None else tracked.decision_of(pod)
+        if pod is not None and decision is not None:
+            self._count(tracked, pod, decision)
+
+    def _count(self, tracked: Tracked, pod: Pod, decision: Decision) -> None:
+        demand = NO_POD if pod.is_served else tracked.task.demand
+        self._scheduler.confirm(decision, demand.slots, demand.resource)
 
     def find_flight(self, tracked: Tracked) -> Decision | None:
         """Return the decision by which a task is in flight, going by its pods; None if it is not."""

@@ -12,6 +12,7 @@ from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.tracking import Tracking
 from perllm.guard import Guard
+from perllm.slices import Slices
 
 INTERVAL_S = 0.5
 RETRY_S = 30.0
@@ -26,7 +27,7 @@ class PodReleases:
         writer: knows which statuses are stored.
         outcomes: know what is learned.
         pods: remove the finalizer.
-        has_tasks: whether all tasks are known at the moment, so that a task that is not known does not exist.
+        has_tasks: whether all tasks of a namespace are known at the moment, so that one that is not does not exist.
         guard: contains failures about single pods.
         unix_now: wall clock.
     """
@@ -38,7 +39,7 @@ class PodReleases:
         outcomes: OutcomeLearner,
         pods: PodKeeper,
         *,
-        has_tasks: Callable[[], bool],
+        has_tasks: Callable[[str], bool],
         guard: Guard,
         unix_now: Callable[[], float],
     ) -> None:
@@ -49,11 +50,8 @@ class PodReleases:
         self._has_tasks = has_tasks
         self._guard = guard
         self._unix_now = unix_now
-        self._retained: dict[str, Pod] = {}
+        self._candidates: dict[str, Pod] = {}
         self._released_s: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._retained)
 
     def note(self, pod: Pod, *, is_gone: bool) -> None:
         """Note that a pod was added, changed or deleted.
@@ -63,29 +61,33 @@ class PodReleases:
         """
         if is_gone and pod.is_retained:
             self._pods.remove(pod)
-        if is_gone or not pod.is_retained:
-            self._retained.pop(pod.uid, None)
-            self._released_s.pop(pod.uid, None)
+        # Most pods are running; those that the operator no longer waits for are being deleted, which is seen.
+        may_be_over = pod.is_finished or pod.is_deleting or pod.node is None
+        if pod.is_retained and may_be_over and not is_gone:
+            self._candidates[pod.uid] = pod
         else:
-            self._retained[pod.uid] = pod
+            self._candidates.pop(pod.uid, None)
+            self._released_s.pop(pod.uid, None)
 
     async def run(self) -> None:
         """Release pods until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            self.release()
+            await self._examine_all()
 
-    def release(self) -> None:
-        """Release every pod that may be."""
-        for pod in list(self._retained.values()):
-            self._guard.run("release", pod.key, partial(self._examine, pod), again=False)
+    async def _examine_all(self) -> None:
+        slices = Slices()
+        for pod in list(self._candidates.values()):
+            if self._candidates.get(pod.uid) is pod:
+                self._guard.run("release", pod.key, partial(self._examine, pod), again=False)
+            await slices.pause()
 
     def _examine(self, pod: Pod) -> None:
         now_s = self._unix_now()
         if now_s < self._released_s.get(pod.uid, 0.0) + RETRY_S:
             return
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
-        if tracked is None and pod.task_uid and not self._has_tasks():
+        if tracked is None and pod.task_uid and not self._is_gone(pod):
             return
         records = Records(None)
         if tracked is not None:
@@ -100,3 +102,7 @@ class PodReleases:
         if may_release(pod, records, now_s):
             self._released_s[pod.uid] = now_s
             self._pods.release(pod)
+
+    def _is_gone(self, pod: Pod) -> bool:
+        """Whether the task of a pod, which is not tracked, does not exist; one that PerLLM fails on does."""
+        return self._has_tasks(pod.namespace) and not self._guard.is_troubled("task", pod.task_key)

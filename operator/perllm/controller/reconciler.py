@@ -8,8 +8,11 @@ from collections.abc import Callable
 from functools import partial
 
 from perllm.api.task_status import Observation, RunsAs, TaskPhase, TaskStatus
+from perllm.cluster.client import Object
+from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
+from perllm.cluster.shapes import as_object
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
@@ -22,7 +25,7 @@ from perllm.controller.stages import note_energy
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.suspensions import Suspensions
-from perllm.controller.task import Task
+from perllm.controller.task import Task, read_status
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.costs.service import Charge, Expense, charge_nothing
 from perllm.energy.settlement import Settlement
@@ -35,6 +38,9 @@ PROGRESS_DELAY_S = 3.0
 
 UNFINISHED_DELAY_S = 1.0
 """The same for a status with a message for people, which another one may follow at once."""
+
+PODS_PAUSE_S = 10.0
+"""How often a task is examined whose pods cannot be listed yet."""
 
 DELAYED_PER_S = 10.0
 MAX_DELAY_S = 30.0
@@ -57,6 +63,7 @@ class Reconciler:
         announcer: announces what has changed.
         guard: contains failures about single tasks.
         patience: how long pods may take.
+        has_pods: whether the pods of a namespace were listed; without them a task may seem to need one that it has.
         unix_now: wall clock.
         charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """
@@ -75,6 +82,7 @@ class Reconciler:
         announcer: Announcer,
         guard: Guard,
         patience: PodPatience,
+        has_pods: Callable[[str], bool],
         unix_now: Callable[[], float],
         charge: Charge = charge_nothing,
     ) -> None:
@@ -89,6 +97,7 @@ class Reconciler:
         self._announcer = announcer
         self._guard = guard
         self._patience = patience
+        self._has_pods = has_pods
         self._unix_now = unix_now
         self._charge = charge
 
@@ -97,14 +106,26 @@ class Reconciler:
         self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self.report_fault, key))
 
     def report_fault(self, key: str, words: str) -> None:
-        """Report in a task's status that PerLLM failed on it."""
+        """Report in a tracked task's status that PerLLM failed on it."""
         tracked = self._tracking.get(key)
-        status = tracked.status if tracked is not None else TaskStatus()
         if tracked is not None:
             tracked.put = None
+            self._put_fault(key, tracked.task.uid, tracked.status, words)
+
+    def report_unread(self, item: Object, words: str) -> None:
+        """Report in a task's status that PerLLM failed on it, maybe before it was tracked; keep the rest of it."""
+        key, uid = object_key(item), item["metadata"]["uid"]
+        if self._tracking.find(key, uid) is not None:
+            self.report_fault(key, words)
+            return
+        stored = as_object(item.get("status"))
+        self._writer.seed(key, stored)
+        self._put_fault(key, uid, read_status(stored), words)
+
+    def _put_fault(self, key: str, uid: str, status: TaskStatus, words: str) -> None:
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
-            self._writer.put(key, tracked.task.uid if tracked is not None else "", status.change(message=message))
+            self._writer.put(key, uid, status.change(message=message))
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -162,6 +183,9 @@ class Reconciler:
         tracked = self._tracking.get(key)
         if tracked is None:
             return  # deleted since this was planned
+        if not (self._has_pods(tracked.task.namespace) or _needs_no_pod(tracked)):
+            self._wait_for_pods(tracked)
+            return
         # The clock is read once: what falls due between two readings would be neither done nor waited for.
         task, now_s = self._suspensions.assign(tracked.task), self._unix_now()
         if task is not tracked.task:
@@ -191,6 +215,14 @@ class Reconciler:
             self._settle(tracked, step.finished)
         self._suspensions.report(task, tracked.status, tracked.pods.values())
         self._schedule(tracked, step, now_s)
+
+    def _wait_for_pods(self, tracked: Tracked) -> None:
+        if not tracked.status.phase.is_final:
+            message = f"waiting until the pods of namespace {tracked.task.namespace} can be read"
+            self._adopt(tracked, tracked.status.change(message=message))
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+        self._set_timer(tracked, PODS_PAUSE_S, None)
 
     def _end_pod(self, tracked: Tracked, pod: Pod) -> None:
         """End a pod that is not needed any more. The agent ends a request when it sees the status of the task."""
@@ -286,6 +318,12 @@ class Reconciler:
             self._set_timer(tracked, self._settlement.find_pause_s(unmeasured, now_s), unmeasured)
         else:
             self._reconcile(task.key)
+
+
+def _needs_no_pod(tracked: Tracked) -> bool:
+    """Whether a task has no pod, whichever there are, since it runs as a request or cannot run."""
+    spec = tracked.task.spec
+    return spec is None or (spec.is_served and tracked.status.runs_as is not RunsAs.POD)
 
 
 def _find_delay_s(before: TaskStatus, status: TaskStatus, delayed: int) -> float:

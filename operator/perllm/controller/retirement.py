@@ -33,6 +33,7 @@ class Retirement:
         reconciler: drops what is not needed any more.
         writer: knows which statuses are stored.
         outcomes: know which outcomes are stored.
+        has_pods: whether the pods of a namespace were listed.
         guard: contains failures about single tasks.
         unix_now: wall clock.
     """
@@ -45,6 +46,7 @@ class Retirement:
         writer: StatusWriter,
         outcomes: OutcomeLearner,
         *,
+        has_pods: Callable[[str], bool],
         guard: Guard,
         unix_now: Callable[[], float],
     ) -> None:
@@ -53,6 +55,7 @@ class Retirement:
         self._reconciler = reconciler
         self._writer = writer
         self._outcomes = outcomes
+        self._has_pods = has_pods
         self._guard = guard
         self._unix_now = unix_now
 
@@ -72,8 +75,8 @@ class Retirement:
 
     def examine(self, tracked: Tracked) -> None:
         """Retire a task if it is over."""
-        key = tracked.task.key
-        if self._writer.is_stored(key) and is_over(tracked) and self._outcomes.is_stored(tracked):
+        key, has_pods = tracked.task.key, self._has_pods(tracked.task.namespace)
+        if has_pods and self._writer.is_stored(key) and is_over(tracked) and self._outcomes.is_stored(tracked):
             self._guard.run("retirement", key, partial(self._retire, tracked), again=False)
 
     def _retire(self, tracked: Tracked) -> None:

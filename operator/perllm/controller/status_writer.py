@@ -46,11 +46,11 @@ def build_patch(uid: str, fields: Fields, stored: Fields) -> list[Fields]:
     in the meantime is not replaced by a status that was made without it.
 
     Args:
-        uid: uid of the task; empty if it is not known.
+        uid: uid of the task.
         fields: the new status.
         stored: the status that it replaces, as far as known.
     """
-    tests: list[Fields] = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
+    tests: list[Fields] = [{"op": "test", "path": "/metadata/uid", "value": uid}]
     if stored.get("runsAs") == RunsAs.REQUEST and "run" not in stored:
         tests.append({"op": "test", "path": "/status/run", "value": None})
     return [*tests, {"op": "add", "path": "/status", "value": fields}]
@@ -89,7 +89,7 @@ class StatusWriter:
 
         Args:
             key: namespace/name of the task.
-            uid: its identity, so that another task of this name is not changed; empty if it is not known.
+            uid: its identity, so that another task of this name is not changed.
             status: the status.
             delay_s: how long the write may wait for a newer status that replaces it, however long one before it may.
         """
@@ -194,7 +194,7 @@ class StatusWriter:
         present, wanted = as_object(item.get("status")), _to_fields(self._wanted.get(key, {}))
         run = as_object(present.get("run"))
         self.observe(key, present)
-        is_same = bool(item) and uid in ("", item["metadata"]["uid"])
+        is_same = bool(item) and uid == item["metadata"]["uid"]
         return is_same and (not run or "run" in wanted or run.get("attempt") != wanted.get("attempts"))
 
     async def _patch(self, key: str, uid: str, fields: Fields) -> Fields:

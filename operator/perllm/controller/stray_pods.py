@@ -34,9 +34,9 @@ class StrayPods:
 
     async def run(self) -> None:
         """Release and delete all stray pods once, as soon as they can be listed, then wait until cancelled."""
-        for path in self._paths:
-            while not await self._try_to_remove_all(path):  # noqa: ASYNC110 - nothing signals that it is back
-                await asyncio.sleep(RETRY_S)
+        async with asyncio.TaskGroup() as group:
+            for path in self._paths:
+                group.create_task(self._remove_all_once_listed(path))
         await asyncio.Event().wait()
 
     async def remove(self, namespace: str, name: str) -> None:
@@ -46,6 +46,10 @@ class StrayPods:
             ApiError: pods cannot be listed.
         """
         await self._remove_all(names.pods_path(namespace), field_selector=f"metadata.name={name}")
+
+    async def _remove_all_once_listed(self, path: str) -> None:
+        while not await self._try_to_remove_all(path):  # noqa: ASYNC110 - nothing signals that it is back
+            await asyncio.sleep(RETRY_S)
 
     async def _try_to_remove_all(self, path: str) -> bool:
         try:

@@ -29,7 +29,7 @@ class Suspensions:
             return None
         if self._workloads is None or not task.queue:
             return Note("Suspended", "suspended by spec.suspend") if task.spec.suspend else None
-        if status.pod_name is not None and not self._workloads.is_known():
+        if status.pod_name is not None and not self._workloads.is_known(task.namespace):
             return None
         obstacle = self._workloads.find_obstacle(self._to_queued(task))
         return None if obstacle is None else Note("WaitingForQuota", f"waiting for quota: {obstacle}")

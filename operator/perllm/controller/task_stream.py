@@ -104,6 +104,11 @@ class TaskStream:
         """Whether the controller has received all tasks, and their changes are watched."""
         return sum(self._open[path] > 0 for path in tuple(self._known)) >= self.watches
 
+    def knows(self, namespace: str) -> bool:
+        """Whether the controller has received all tasks of a namespace, and their changes are watched."""
+        places = None, namespace
+        return any(self._open[path] > 0 and _read_namespace(path) in places for path in tuple(self._known))
+
     @property
     def watched(self) -> int:
         """How many watches are open; for the namespaces of the others, rights may be missing."""

@@ -104,6 +104,11 @@ class TaskWatch:
         stream = self._stream
         return self._thread.is_alive() and stream is not None and stream.is_current
 
+    def knows(self, namespace: str) -> bool:
+        """Whether all tasks of a namespace are known and watched now."""
+        stream = self._stream
+        return self._thread.is_alive() and stream is not None and stream.knows(namespace)
+
     def start(self) -> None:
         """Start to watch."""
         self._thread.start()

@@ -16,6 +16,7 @@ from functools import partial
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.writes import Write, WriteQueue
+from perllm.guard import Guard
 from perllm.placement.request import PlacementRequest
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class RejectedPod:
         key: namespace/name.
         request: what it asks of placement; None if that is not known, because of its annotations.
         kind: the part of it that room depends on.
-        retried: how often it was retried since there is room for it.
+        pause_s: how long it waits after its next retry; grows while there is room for it.
         next_s: when it may be retried next.
         noted_s: when it was last rejected.
     """
@@ -54,7 +55,7 @@ class RejectedPod:
     key: str
     request: PlacementRequest | None = None
     kind: PlacementRequest | None = None
-    retried: int = 0
+    pause_s: float = FIRST_PAUSE_S
     next_s: float = 0.0
     noted_s: float = 0.0
 
@@ -75,6 +76,7 @@ class Retries:
         client: the API server.
         writes: the queue of writes.
         has_room: whether a node would take a pod now.
+        guard: contains failures about single pods.
         now_s: monotonic clock.
         unix_now: wall clock.
     """
@@ -85,12 +87,14 @@ class Retries:
         writes: WriteQueue,
         *,
         has_room: Callable[[PlacementRequest], bool],
+        guard: Guard,
         now_s: Callable[[], float],
         unix_now: Callable[[], float],
     ) -> None:
         self._client = client
         self._writes = writes
         self._has_room = has_room
+        self._guard = guard
         self._now_s = now_s
         self._unix_now = unix_now
         self._waiting: dict[str, RejectedPod] = {}
@@ -137,7 +141,7 @@ class Retries:
         left = [kind for kind in kinds if kind not in self._examined]
         budget = MAX_RETRIED
         for kind in left[:MAX_EXAMINED]:
-            budget -= self._examine_kind(kinds[kind], budget)
+            budget -= self._examine_safely(kinds[kind], budget)
         self._examined = self._examined.union(left[:MAX_EXAMINED]) if left[MAX_EXAMINED:] else frozenset()
 
     def _list_kinds(self) -> dict[PlacementRequest, list[tuple[str, RejectedPod]]]:
@@ -148,12 +152,23 @@ class Retries:
                 kinds.setdefault(one[1].kind, []).append(one)
         return kinds
 
+    def _examine_safely(self, pods: Sequence[tuple[str, RejectedPod]], budget: int) -> int:
+        """Examine pods that ask for the same room; if that fails, those of other kinds still have their turn."""
+        key = pods[0][1].key
+        try:
+            retried = self._examine_kind(pods, budget)
+        except Exception as error:
+            self._guard.note("rejected pod", key, error)
+            return 0
+        self._guard.clear("rejected pod", key)
+        return retried
+
     def _examine_kind(self, pods: Sequence[tuple[str, RejectedPod]], budget: int) -> int:
         """Retry pods that ask for the same room, `budget` at most, if there is any; return how many."""
         request = pods[0][1].request
         if request is None or not self._has_room(request):
             for _, waiting in pods:
-                waiting.retried, waiting.next_s = 0, 0.0
+                waiting.pause_s, waiting.next_s = FIRST_PAUSE_S, 0.0
             return 0
         now_s = self._now_s()
         due = [one for one in pods if one[1].next_s <= now_s][:budget]
@@ -162,8 +177,8 @@ class Retries:
         return len(due)
 
     def _retry(self, uid: str, waiting: RejectedPod) -> None:
-        waiting.next_s = self._now_s() + min(FIRST_PAUSE_S * 2**waiting.retried, MAX_PAUSE_S)
-        waiting.retried += 1
+        waiting.next_s = self._now_s() + waiting.pause_s
+        waiting.pause_s = min(2.0 * waiting.pause_s, MAX_PAUSE_S)
         send = partial(self._send, uid, waiting.key)
         self._writes.put(Write("retry", waiting.key, send, is_repeated=False))
 

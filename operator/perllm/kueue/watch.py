@@ -49,14 +49,24 @@ class KueueWatch:
         workloads = self.workloads = Workloads(
             client, writes, on_change, is_known=self._has_first_lists, unix_now=unix_now
         )
-        self._informers = [
+        self._shared = [
             build_informer("flavor", flavors_path(), read_flavor, workloads.on_flavor),
             build_informer("priority class", priority_classes_path(), read_priority_class, workloads.on_priority_class),
         ]
-        for path in map(workloads_path, namespaces or (None,)):
-            self._informers.append(
-                build_informer("workload", path, read_workload, workloads.on_workload, labelSelector=names.TASK_LABEL)
+        self._by_namespace = {
+            namespace: build_informer(
+                "workload",
+                workloads_path(namespace),
+                read_workload,
+                workloads.on_workload,
+                labelSelector=names.TASK_LABEL,
             )
+            for namespace in namespaces or (None,)
+        }
+
+    @property
+    def _informers(self) -> list[Informer[Any]]:
+        return [*self._shared, *self._by_namespace.values()]
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -69,5 +79,6 @@ class KueueWatch:
         for path in await wait_for_first_lists(self._informers, PATIENCE_S):
             log.warning("started without %s, which cannot be read yet: tasks in queues of Kueue wait", path)
 
-    def _has_first_lists(self) -> bool:
-        return all(informer.synced.is_set() for informer in self._informers)
+    def _has_first_lists(self, namespace: str) -> bool:
+        own = self._by_namespace.get(namespace) or self._by_namespace.get(None)
+        return own is not None and all(informer.synced.is_set() for informer in (*self._shared, own))

@@ -31,7 +31,7 @@ class Workloads:
         client: the API server.
         writes: the queue that carries everything there.
         on_change: called with key and uid of a task about whose quota something has changed.
-        is_known: whether all Workloads and ResourceFlavors have been seen.
+        is_known: whether all Workloads of a namespace, and all ResourceFlavors, have been seen.
         unix_now: wall clock.
     """
 
@@ -41,7 +41,7 @@ class Workloads:
         writes: WriteQueue,
         on_change: Callable[[str, str], None],
         *,
-        is_known: Callable[[], bool],
+        is_known: Callable[[str], bool],
         unix_now: Callable[[], float],
     ) -> None:
         self._client = client

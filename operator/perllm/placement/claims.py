@@ -15,6 +15,10 @@ NO_DEVICES = ("", 0.0)
 CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
 """Before the name of a DeviceClass: the extended resource by which pods may ask for its devices, from 1.36 on."""
 
+MAX_MISSING = 10_000
+"""Names that pods have used and that are not known; of more, those that were used least recently are forgotten. Claims
+are often gone before their pods, and may each have a name of their own."""
+
 
 class ClaimSizes:
     """The claims and templates of claims that pods may name.
@@ -26,15 +30,15 @@ class ClaimSizes:
     def __init__(self, devices: Sequence[DeviceSelection] = ()) -> None:
         self._devices = devices
         self._counts: dict[Key, Mapping[str, int]] = {}
-        self._missing: set[Key] = set()
+        self._missing: dict[Key, None] = {}
 
     def put(self, claim: DeviceClaim) -> bool:
         """Take in a claim or a template; return whether a pod has named it before it was known."""
         key = claim.namespace, claim.is_template, claim.name
         self._counts[key] = claim.counts
-        was_missing = key in self._missing
-        self._missing.discard(key)
-        return was_missing
+        is_missed = key in self._missing
+        self._missing.pop(key, None)
+        return is_missed
 
     def remove(self, claim: DeviceClaim) -> None:
         """Forget a claim or a template."""
@@ -49,13 +53,19 @@ class ClaimSizes:
         counts: Counter[str] = Counter()
         for key in self._list_named(namespace, pod_spec, pod_status) if self._devices else ():
             if key not in self._counts:
-                self._missing.add(key)
+                self._miss(key)
             counts.update(self._counts.get(key, {self._devices[0].device_class: 1}))
         for one in self._devices:
             count = counts[one.device_class] + add_up(as_mapping(pod_spec), CLASS_RESOURCE + one.device_class)
             if count:
                 return one.resource, float(count)
         return NO_DEVICES
+
+    def _miss(self, key: Key) -> None:
+        self._missing.pop(key, None)
+        self._missing[key] = None
+        if len(self._missing) > MAX_MISSING:
+            del self._missing[next(iter(self._missing))]
 
     def _list_named(self, namespace: str, pod_spec: object, pod_status: object) -> Iterator[Key]:
         statuses = as_objects(as_object(pod_status).get("resourceClaimStatuses"))

@@ -66,15 +66,13 @@ class Cluster:
         made = make_scheduler(*self.nodes, now_s=self.now_s, other=OtherScheduler.KUBE_SCHEDULER)
         self.scheduler, self.parts, self.registry = made.scheduler, made.parts, CollectorRegistry()
         metrics, guard = OperatorMetrics(self.registry), Guard(lambda _: None, Random(0))
-        meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
-        for node in self.nodes:
-            meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1120)], 1120.0)
-        self.settlement = make_settlement(EnergyHistory([meter], absent_after_s=60.0), self.now_s)
+        self.settlement = make_settlement(EnergyHistory([self._build_meter()], absent_after_s=60.0), self.now_s)
         self.decisions, self.savings = Decisions(), Savings(is_shadow=False)
         self.retries = Retries(
             self.api,  # type: ignore[arg-type]
             self.writes,
             has_room=lambda request: self.scheduler.consider(request).node is not None,
+            guard=guard,
             now_s=self.now_s,
             unix_now=self.now_s,
         )
@@ -111,6 +109,12 @@ class Cluster:
             namespaces=self.namespaces,
         )
         self._known: dict[str, SeenPod] = {}
+
+    def _build_meter(self) -> Meter:
+        meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
+        for node in self.nodes:
+            meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1120)], 1120.0)
+        return meter
 
     def now_s(self) -> float:
         return START_S + asyncio.get_running_loop().time() - self._begun_s
@@ -448,6 +452,22 @@ async def test_after_a_restart_a_finished_pod_is_learned_from_unless_it_was_befo
     await asyncio.sleep(5.0)
     assert cluster.metric("perllm_outcomes_learned_total") == 0
     assert len(cluster.events) == before
+
+
+async def test_after_a_restart_a_finished_pod_that_teaches_nothing_is_not_announced_and_billed_again(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    node = cluster.bind("p")
+    cluster.show("p", node=node, started_s=START_S)
+    await asyncio.sleep(9.0)
+    for _ in range(3):
+        # Its inference took longer than its run.
+        cluster.show("p", node=node, started_s=START_S, finished_s=START_S + 2)
+        await asyncio.sleep(5.0)
+        assert cluster.events == [("p", "Placed"), ("p", "Completed")]
+        cluster.start()
+    assert cluster.metric("perllm_bill_tasks_total", by="namespace", payer="lab", phase="Succeeded") == 0
 
 
 @pytest.mark.parametrize("annotations", [{names.MODEL_ANNOTATION: "m"}, {}], ids=["readable", "unreadable"])

@@ -18,6 +18,7 @@ class FakeApiServer:
         queries: (method, parameters) of every creation, in order.
         failures: raised by the next requests, one each.
         watch_failures: the same for watches.
+        closed: paths for which rights are missing.
         page_size: objects per page of a list.
         slow_s: seconds that every answer takes.
         asked: set once there was a request.
@@ -27,6 +28,7 @@ class FakeApiServer:
         self.calls: list[tuple[str, str, Any]] = []
         self.failures: list[ApiError] = []
         self.watch_failures: list[ApiError] = []
+        self.closed: set[str] = set()
         self.queries: list[tuple[str, dict[str, str]]] = []
         self.page_size = 1000
         self.slow_s = 0.0
@@ -164,6 +166,8 @@ class FakeApiServer:
         self.calls.append((method, path, copy.deepcopy(body)))
         self.asked.set()
         await asyncio.sleep(self.slow_s)
+        if path in self.closed:
+            raise ApiError(403, "Forbidden", f"{path} is forbidden")
         refusals = self._failures.get(method)
         failure = refusals.pop(0) if refusals else self.failures.pop(0) if self.failures else None
         if failure is not None:

@@ -275,6 +275,16 @@ async def test_asks_less_and_less_often_while_every_watch_fails(watched: Watched
     assert await watched.news(20) == [("a", "1", "2")]
 
 
+async def test_an_api_server_that_is_overloaded_is_not_asked_to_list_everything_again(watched: Watched) -> None:
+    watched.api.watch_failures = [ApiError(429, "TooManyRequests", "try again later")] * 1000
+    watched.api.end_watches(ApiUnreachableError("connection lost"))
+    watched.api.store(f"{PODS}/a", value="2")
+    await asyncio.sleep(600)
+    assert watched.lists == 1
+    watched.api.watch_failures.clear()
+    assert await watched.news(20) == [("a", "1", "2")]
+
+
 async def test_waits_for_an_api_server_that_is_not_there_yet() -> None:
     api = FakeApiServer()
     api.failures = [ApiUnreachableError("refused")] * 4

@@ -47,6 +47,22 @@ def test_an_api_server_that_is_away_is_one_outage_for_all_who_ask_it(caplog: pyt
     assert caplog.messages[1:] == ["API server: works again after 2.0 s and 28 failed attempts"]
 
 
+def test_a_topic_that_is_not_tried_any_more_keeps_no_outage_alive(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock = [0.0]
+    outages = Outages(lambda: clock[0])
+    for topic in ("watch", "gone"):
+        outages.failed(topic, "refused", is_unanswered=True)
+    outages.failed("denied", "forbidden")
+    outages.forget("gone")
+    outages.forget("denied")
+    clock[0] = 60.0
+    outages.worked("watch")
+    assert caplog.messages[-1].startswith("API server: works again")
+    outages.failed("watch", "refused", is_unanswered=True)
+    assert caplog.messages[-1].startswith("API server: refused")
+
+
 def test_an_api_server_that_answers_now_and_then_while_it_shuts_down_is_one_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

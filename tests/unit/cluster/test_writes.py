@@ -77,6 +77,17 @@ async def test_the_newest_write_of_an_object_takes_the_place_of_one_that_waits(
     assert server.written == ["lab/t"]
 
 
+async def test_what_was_denied_until_its_object_was_gone_is_told_again_the_next_time(
+    queue: WriteQueue, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.refused["sick"] = FORBIDDEN
+    for name in ("sick/a", "sick/b"):
+        queue.put(status(server, name))
+        await asyncio.sleep(5)
+        queue.drop("status", name)
+    assert len(caplog.records) == 2
+
+
 async def test_a_write_asked_for_while_one_is_under_way_follows_it(queue: WriteQueue, server: Server) -> None:
     queue.put(status(server, "lab/t"))
     await asyncio.sleep(0.0005)

@@ -38,6 +38,10 @@ class Cluster:
     """An API server with tasks, a controller that sees every change at once, and node n with two slots.
 
     Time and the controller start with the first task: virtual time begins in the test itself, not in its fixtures.
+
+    Attributes:
+        unlisted: namespaces whose tasks cannot be listed.
+        pods_unlisted: namespaces whose pods could not be listed yet.
     """
 
     settings = ControllerSettings()
@@ -45,6 +49,8 @@ class Cluster:
     def __init__(self, api: FakeApiServer | None = None, begun_s: float | None = None) -> None:
         self.api = api or FakeApiServer()
         self.running: asyncio.Task[None] | None = None
+        self.unlisted: set[str] = set()
+        self.pods_unlisted: set[str] = set()
         self.begun_s: float | None = START_S
         self._wake = asyncio.Event()
         made = make_scheduler(make_node("n", slots=2), now_s=self.now_s, policy=CsUcb(), notify=self._wake.set)
@@ -71,7 +77,8 @@ class Cluster:
             unix_now=self.now_s,
             show_circuit=lambda *_: None,
             wake=self._wake,
-            has_tasks=lambda: True,
+            has_tasks=lambda namespace: namespace not in self.unlisted,
+            has_pods=lambda namespace: namespace not in self.pods_unlisted,
             suspensions=self.build_suspensions(),
         )
         self.control = TaskControl(self.scheduler, self.parts, context, self.settings)

@@ -13,6 +13,7 @@ from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision
 from unit.controller.one_node_cluster import PODS, Cluster
+from unit.controller.test_retention import finalizers
 
 pytestmark = pytest.mark.looptime
 
@@ -46,6 +47,45 @@ async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
     monkeypatch.undo()
     await asyncio.sleep(10)
     assert cluster.api.read(f"{PODS}/cursed-1") is not None
+
+
+async def test_a_finished_task_that_perllm_fails_on_keeps_its_result(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(controller, "read_stub", fail)
+    done = {"phase": "Succeeded", "observedGeneration": 1, "attempts": 1, "result": {"text": "42"}}
+    cluster.create(status=done)
+    await asyncio.sleep(10)
+    assert cluster.status() == done
+
+
+@pytest.mark.usefixtures("no_task_is_readable")
+async def test_what_is_stored_of_a_task_that_cannot_be_read_is_kept(cluster: Cluster) -> None:
+    cluster.create("cursed", status={"phase": "Running", "attempts": 3, "failedAttempts": [1, 2]})
+    await asyncio.sleep(1)
+    status = (cluster.api.read(names.task_path("lab", "cursed")) or {})["status"]
+    assert (status["phase"], status["attempts"], status["failedAttempts"]) == ("Running", 3, [1, 2])
+    assert "no such thing" in status["message"]
+
+
+@pytest.mark.usefixtures("no_task_is_readable")
+async def test_the_pod_of_a_task_that_cannot_be_read_is_retained_while_that_exists(cluster: Cluster) -> None:
+    cluster.create()
+    metadata = {
+        "namespace": "lab",
+        "labels": {names.ATTEMPT_LABEL: "1"},
+        "finalizers": [names.OUTCOME_FINALIZER],
+        "ownerReferences": [{"kind": names.TASK_KIND, "name": "t", "uid": "uid-t"}],
+    }
+    cluster.pod(metadata=metadata, spec={"nodeName": "n"}, status={"phase": "Succeeded"})
+    await asyncio.sleep(60)
+    assert finalizers(cluster) == [names.OUTCOME_FINALIZER]
+    cluster.delete()
+    await asyncio.sleep(1)
+    assert finalizers(cluster) == []
 
 
 @pytest.mark.usefixtures("no_task_is_readable")

@@ -47,6 +47,20 @@ class TestHistory:
         history.tidy()
         assert sorted(deleted) == ["default", "own"]
 
+    def test_goes_by_the_newest_time_to_live(self) -> None:
+        history, deleted = make_history(HistoryLimits())
+        put(history, "t", 990.0, ttl_s=10.0)
+        put(history, "t", 990.0, ttl_s=3600.0)
+        history.tidy()
+        assert deleted == []
+
+    def test_remembers_nothing_of_earlier_times_to_live(self) -> None:
+        history, _ = make_history(HistoryLimits(default_ttl_s=1e6, max_tasks=5000))
+        for _ in range(1000):
+            put(history, "t", 0.0)
+            history.tidy()
+        assert len(history._by_expiry) + len(history._by_end["lab"]) < 300
+
     def test_keeps_everything_without_limits(self) -> None:
         history, deleted = make_history(HistoryLimits(), now_s=1e12)
         put(history, "t", 0.0)
@@ -134,6 +148,19 @@ class TestATask:
         cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), **changed), deleted=False)
         await asyncio.sleep(3)
         assert cluster.api.read(names.task_path("lab", "t")) is None
+
+    async def test_whose_time_to_live_is_extended_is_kept(self, cluster: Cluster) -> None:
+        cluster.create(ttlAfterFinished="1m")
+        await asyncio.sleep(2)
+        cluster.bind()
+        cluster.finish(exit_code=3)
+        await asyncio.sleep(3)
+        assert is_history(cluster)
+        changed = task_object(ttlAfterFinished="1h", status=cluster.status())
+        changed["metadata"]["generation"] = 2
+        cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), **changed), deleted=False)
+        await asyncio.sleep(1800)
+        assert cluster.api.read(names.task_path("lab", "t")) is not None
 
     async def test_that_is_gone_is_forgotten(self, cluster: Cluster) -> None:
         cluster.create(deadline="1s", onDeadlineMissed="Terminate")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from perllm.api.report import RunReport, TokenSource
 from perllm.api.task import Tier
-from perllm.api.task_status import EnergyQuality, Result, TaskPhase, TaskStatus
-from perllm.cluster.pod import Pod, Timing
+from perllm.api.task_status import MAX_FAILED_ATTEMPTS, EnergyQuality, Result, TaskPhase, TaskStatus
+from perllm.cluster.pod import MAX_ATTEMPT, Pod, Timing
 from perllm.controller.conditions import Note
 from perllm.controller.lifecycle import (
     MAX_REFUSALS,
@@ -482,9 +482,26 @@ def test_an_attempt_that_was_stopped_counts_against_nothing(stopped: Pod) -> Non
 
 def test_a_task_may_be_stopped_more_often_than_nodes_may_refuse_its_pods() -> None:
     status = NEW
-    for attempt in range(1, MAX_REFUSALS + 5):
+    for attempt in range(1, 3 * MAX_FAILED_ATTEMPTS):
         status = step(running(attempt), status=status, suspension=NO_QUOTA).status
-    assert step(status=status).attempt == MAX_REFUSALS + 5
+        again = step(failed(attempt, is_deleting=True, was_deleted=True), status=status)
+        assert (again.attempt, again.cause) == (attempt + 1, "")
+
+
+def test_pods_that_nodes_refuse_count_although_the_task_was_stopped_very_often() -> None:
+    status = NEW.change(attempts=200, stopped_attempts=tuple(range(137, 201)))
+    for attempt in range(201, 201 + MAX_REFUSALS):
+        status = step(refused(attempt), status=status).status
+    assert status.phase is TaskPhase.PENDING
+    assert step(refused(201 + MAX_REFUSALS), status=status).status.phase is TaskPhase.FAILED
+
+
+def test_a_task_ends_when_pods_cannot_be_numbered_any_more() -> None:
+    stopped = tuple(range(MAX_ATTEMPT - MAX_FAILED_ATTEMPTS, MAX_ATTEMPT))
+    status = NEW.change(attempts=MAX_ATTEMPT - 1, stopped_attempts=stopped)
+    assert step(status=status).attempt == MAX_ATTEMPT
+    ended = step(status=status.change(attempts=MAX_ATTEMPT)).status
+    assert (ended.phase, reason(ended, "Finished")) == (TaskPhase.FAILED, "TooManyAttempts")
 
 
 def test_an_attempt_that_ends_well_although_it_was_to_be_stopped_ends_the_task() -> None:

@@ -36,7 +36,7 @@ class QueueCluster(Cluster):
             client,
             self.writes,
             lambda key, uid: self.controller.on_admission(key, uid),
-            is_known=lambda: self.is_known,
+            is_known=lambda _: self.is_known,
             unix_now=self.now_s,
         )
         self.workloads.on_flavor(None, Flavor("edge", (("tier", "edge"),)))

@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from perllm import slices
 from perllm.api import names
 from perllm.api.task_status import EnergyQuality, Observation, TaskPhase, TaskStatus
-from perllm.cluster.pod import PodPhase, read_pod
+from perllm.cluster.pod import Pod, PodPhase, read_pod
+from perllm.controller.pod_releases import INTERVAL_S, PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retention import MARGIN_S, Records, may_release
+from perllm.controller.tracking import Tracking
 from perllm.energy.settlement import SETTLING_S
-from unit.controller.one_node_cluster import PODS, Cluster, run_through
+from unit.cluster.queues import make_guard
+from unit.controller.one_node_cluster import PODS, START_S, Cluster, run_through
 from unit.controller.samples import bound, failed, running, succeeded, waiting
 
 NOW_S = 1020.0
@@ -104,6 +110,33 @@ def store_learned_state(cluster: Cluster) -> None:
 
 
 @pytest.mark.looptime
+async def test_releasing_many_pods_leaves_the_event_loop_to_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_S", 0.0)
+    released: list[Pod] = []
+    unused: Any = None
+    pods: Any = SimpleNamespace(release=released.append)
+    releases = PodReleases(
+        Tracking(),
+        unused,
+        unused,
+        pods,
+        has_tasks=lambda _: True,
+        guard=make_guard(),
+        unix_now=lambda: START_S,
+    )
+    for number in range(100):
+        releases.note(waiting(is_retained=True, uid=str(number)), is_gone=False)
+    running = asyncio.create_task(releases.run())
+    await asyncio.sleep(INTERVAL_S)
+    progress = set()
+    while len(released) < 100:
+        progress.add(len(released))
+        await asyncio.sleep(0)
+    assert len(progress) > 90
+    running.cancel()
+
+
+@pytest.mark.looptime
 class TestReleases:
     async def test_follow_when_the_learned_state_is_stored(self, cluster: Cluster) -> None:
         await run_through(cluster)
@@ -150,6 +183,25 @@ class TestReleases:
         cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:17:30Z"})
         await asyncio.sleep(1)
         assert finalizers(cluster) == []
+
+    @pytest.mark.parametrize(("unlisted", "left"), [("other", []), ("lab", [names.OUTCOME_FINALIZER])])
+    async def test_wait_until_the_tasks_of_their_own_namespace_are_known(
+        self, cluster: Cluster, unlisted: str, left: list[str]
+    ) -> None:
+        cluster.unlisted = {unlisted}
+        cluster.start()
+        owner = {"kind": names.TASK_KIND, "name": "t", "uid": "uid-gone"}
+        cluster.pod(
+            metadata={
+                "namespace": "lab",
+                "labels": {names.ATTEMPT_LABEL: "1"},
+                "finalizers": [names.OUTCOME_FINALIZER],
+                "ownerReferences": [owner],
+                "deletionTimestamp": "1970-01-01T00:17:30Z",
+            },
+        )
+        await asyncio.sleep(2)
+        assert finalizers(cluster) == left
 
     async def test_follow_a_pod_that_lost_its_label_and_it_does_not_run_on(self, cluster: Cluster) -> None:
         cluster.create()

@@ -10,6 +10,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.times import format_time
+from perllm.controller.drift import GRACE_S, INTERVAL_S
 from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.flight import Residence
@@ -67,6 +68,18 @@ async def test_a_prompt_is_placed_by_one_write_and_needs_no_pod(cluster: ServedC
     assert status["decisionRecord"]
     assert cluster.statuses == 1
     assert cluster.pods == []
+
+
+async def test_a_request_that_was_not_counted_takes_no_slot_of_pods_either_when_it_is(cluster: ServedCluster) -> None:
+    cluster.ask(deadline="1h")
+    await asyncio.sleep(1)
+    before = cluster.parts.ledger.flight("uid-t")
+    cluster.scheduler.drop("uid-t")
+    await asyncio.sleep(GRACE_S + 2 * INTERVAL_S)
+    after = cluster.parts.ledger.flight("uid-t")
+    assert before is not None
+    assert after is not None
+    assert (after.slots, after.resource) == (before.slots, before.resource)
 
 
 async def test_an_answer_completes_the_task_and_is_learned(cluster: ServedCluster) -> None:

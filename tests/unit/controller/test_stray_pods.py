@@ -19,12 +19,12 @@ pytestmark = pytest.mark.looptime
 PODS = names.pods_path("lab")
 
 
-async def search(api: FakeApiServer) -> None:
+async def search(api: FakeApiServer, *paths: str) -> None:
     client: Any = api
     writes = make_writes()
     runners = RunnerPods(RunnerSettings(), {})
     pods = PodKeeper(client, writes, scheduler_name="perllm", runners=runners)
-    stray_pods = StrayPods(client, pods, [PODS])
+    stray_pods = StrayPods(client, pods, paths or [PODS])
     running = [asyncio.create_task(work) for work in (writes.run(), stray_pods.run())]
     await asyncio.sleep(1)
     for task in running:
@@ -53,6 +53,16 @@ async def test_pods_without_a_finalizer_are_left_alone() -> None:
 
     assert not api.calls_of("PATCH")
     assert not api.calls_of("DELETE")
+
+
+async def test_a_namespace_that_cannot_be_listed_keeps_none_in_the_others() -> None:
+    api, closed = FakeApiServer(), names.pods_path("closed")
+    api.closed = {closed}
+    api.store(f"{PODS}/stray", metadata={"namespace": "lab", "finalizers": [names.OUTCOME_FINALIZER]})
+
+    await search(api, closed, PODS)
+
+    assert [path for path, _ in api.calls_of("DELETE")] == [f"{PODS}/stray"]
 
 
 async def test_one_that_has_the_name_of_a_pod_to_be_created_makes_way() -> None:

@@ -61,6 +61,26 @@ async def test_tasks_are_known_once_every_namespace_is_listed_taken_in_and_watch
     watches[1].cancel()
 
 
+async def test_tasks_of_a_namespace_are_known_although_those_of_another_cannot_be_listed() -> None:
+    stream = make_stream()
+    watched = asyncio.create_task(follow(stream, "a"))
+    await read(stream, "a", "t")
+    assert not stream.knows("a")
+    await asyncio.sleep(0.01)
+    assert (stream.is_current, stream.knows("a"), stream.knows("b")) == (False, True, False)
+    watched.cancel()
+
+
+async def test_all_namespaces_are_known_by_one_list() -> None:
+    stream = make_stream()
+    path = f"/k8s/clusters/one{names.tasks_path()}"
+    watched = asyncio.create_task(anext(stream.read_events(path, SilentWatch())))  # type: ignore[arg-type]
+    await stream.read_page(URL(f"http://api{path}"), b'{"items": [], "metadata": {"resourceVersion": "1"}}')
+    await asyncio.sleep(0.01)
+    assert stream.knows("a")
+    watched.cancel()
+
+
 async def test_a_namespace_that_cannot_be_watched_rarely_interrupts_the_others() -> None:
     stream = make_stream()
     await read(stream, "a")

@@ -91,6 +91,7 @@ async def setting() -> AsyncIterator[Setting]:
         api,  # type: ignore[arg-type]
         make_writes(),
         has_room=lambda request: made.scheduler.consider(request).node is not None,
+        guard=make_guard(),
         now_s=lambda: 1000.0,
         unix_now=lambda: 1000.0,
     )

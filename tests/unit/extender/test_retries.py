@@ -7,10 +7,11 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.client import ApiError
+from perllm.extender import retries
 from perllm.extender.retries import GONE_S, LOOK_S, MAX_EXAMINED, MAX_PAUSE_S, MAX_RETRIED, Retries
 from perllm.placement.request import PlacementRequest
 from unit.cluster.fake_api import FakeApiServer
-from unit.cluster.queues import make_writes
+from unit.cluster.queues import make_guard, make_writes
 from unit.placement.cluster_of import CLOUD, EDGE, make_request
 
 pytestmark = pytest.mark.looptime
@@ -25,18 +26,22 @@ class Waiting:
         self.api, self.writes = FakeApiServer(), make_writes()
         self.room: set[str] = set()
         self.asked = 0
+        self.broken_size = -1
         self.tasks: list[asyncio.Task[None]] = []
         now_s = asyncio.get_running_loop().time
         self.retries = Retries(
             self.api,  # type: ignore[arg-type]
             self.writes,
             has_room=self.has_room,
+            guard=make_guard(),
             now_s=now_s,
             unix_now=lambda: 1000.0 + now_s(),
         )
 
     def has_room(self, request: PlacementRequest) -> bool:
         self.asked += 1
+        if request.input_bytes == self.broken_size:
+            raise ArithmeticError("bug")
         return bool(request.tiers & self.room)
 
     def reject(
@@ -92,6 +97,26 @@ async def test_a_pod_that_kube_scheduler_still_rejects_is_retried_after_growing_
     assert 4 <= len(waiting.retried) <= 6
     await waiting.run(10 * MAX_PAUSE_S)
     assert len(waiting.retried) <= 6 + 10
+
+
+async def test_a_pod_that_waits_for_days_keeps_no_other_from_being_retried(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "LOOK_S", MAX_PAUSE_S)
+    waiting.room = {EDGE}
+    waiting.reject("stuck")
+    await waiting.run(2000 * MAX_PAUSE_S)
+    waiting.reject("p", due_s=1061.0)
+    await waiting.run(2 * MAX_PAUSE_S)
+    assert waiting.retried[-1] == "p/status"
+
+
+async def test_a_pod_that_perllm_fails_on_keeps_no_other_from_being_retried(waiting: Waiting) -> None:
+    waiting.room, waiting.broken_size = {EDGE}, 7
+    waiting.reject("broken", size=7)
+    waiting.reject("p", due_s=1061.0)
+    await waiting.run(2 * LOOK_S)
+    assert waiting.retried == ["p/status"]
 
 
 async def test_pauses_begin_again_once_there_was_no_room(waiting: Waiting) -> None:

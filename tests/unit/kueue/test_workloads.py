@@ -33,7 +33,7 @@ class Setting:
             client,
             self.writes,
             lambda key, uid: self.changed.append((key, uid)),
-            is_known=lambda: True,
+            is_known=lambda _: True,
             unix_now=lambda: 1000.0,
         )
 

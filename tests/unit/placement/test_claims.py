@@ -3,7 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from perllm.cluster.devices import read_claim
+from perllm.placement import claims
 from perllm.placement.claims import ClaimSizes
 from perllm.placement.demand import read_demand
 from perllm.placement.fleet import Bandwidth
@@ -47,6 +50,14 @@ class TestSize:
         assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 1.0)
         assert put(sizes, request(2))
         assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 2.0)
+
+    def test_is_not_awaited_of_ever_more_claims_that_are_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(claims, "MAX_MISSING", 2)
+        sizes = ClaimSizes([GPUS])
+        for name in ("a", "b", "a", "c"):
+            sizes.find("lab", {"resourceClaims": [{"name": "gpu", "resourceClaimName": name}]})
+        late = [sizes.put(read_claim(claim_object(name, request(2)))) for name in ("a", "b", "c")]
+        assert late == [True, False, True]
 
     def test_counts_what_is_asked_for_by_the_resource_of_a_device_class(self) -> None:
         spec = {"containers": [{"resources": {"limits": {f"deviceclass.resource.kubernetes.io/{DRIVER}": "2"}}}]}
