@@ -43,12 +43,6 @@ POD = f"/api/v1/namespaces/{HOME}/pods/perllm-1"
 LEASE = names.lease_path(HOME, "turns")
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/llminferencetasks.perllm.io"
 BINDING = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SERVED}/rolebindings/perllm-tasks"
-METRICS = (
-    'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{gpu="0"} 1',
-    'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 1',
-    'node_network_receive_bytes_total{device="eth0"} 1',
-    'node_network_speed_bytes{device="eth0"} 1',
-)
 
 
 @dataclass(slots=True)
@@ -96,7 +90,7 @@ class Place:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def prometheus(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prometheus]:
     async def answer(_: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(text="\n".join(METRICS) + "\n")
+        return aiohttp.web.Response(text=_describe_node(time.time()))
 
     app = aiohttp.web.Application()
     app.router.add_get("/metrics", answer)
@@ -124,6 +118,16 @@ async def place(
         await _set_up(client)
         await _wait_for(place, None)
         yield place
+
+
+def _describe_node(now_s: float) -> str:
+    """Return the metrics of a node whose GPU draws a watt."""
+    return (
+        f'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{gpu="0"}} {1000.0 * now_s}\n'
+        'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 1\n'
+        'node_network_receive_bytes_total{device="eth0"} 1\n'
+        'node_network_speed_bytes{device="eth0"} 1\n'
+    )
 
 
 async def _set_up(client: Client) -> None:
