@@ -66,6 +66,7 @@ class _Begin:
 
     at_s: float
     prompts: float
+    inputs: float
     backlog: float
 
 
@@ -130,6 +131,12 @@ class Ledger:
         nodes.advance(flight.row, now_s)
         residence = self._find_residence(flight, begin, now_s)
         nodes.give_back(flight, residence.occupancy, now_s)
+        nodes.give_back_queued(
+            flight,
+            begin.at_s,
+            later_tokens=float(nodes.prompts[flight.row]) - begin.prompts,
+            later_bits=float(nodes.inputs[flight.row]) - begin.inputs,
+        )
         self._remove(flight, now_s)
         return residence
 
@@ -263,6 +270,7 @@ class Ledger:
         self._begun[flight.task_id] = _Begin(
             at_s=now_s,
             prompts=float(nodes.prompts[row]),
+            inputs=float(nodes.inputs[row]),
             backlog=backlog,
         )
         self._flights[flight.task_id] = flight

@@ -33,7 +33,7 @@ TASKS_AVERAGED = 200.0
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
 
-FIGURES = 19
+FIGURES = 20
 """How many of them there are for each node."""
 
 
@@ -62,6 +62,7 @@ class NodeTable:
             self.prompts,
             self.backlog,
             self.backlog_rate,
+            self.inputs,
             self.link_bits,
             self.link_bps,
             self.reading,
@@ -120,6 +121,7 @@ class NodeTable:
         self.opening[row] += opening_s / AVERAGE_S
         self.prompts[row] += brought.prompt_tokens
         self.backlog[row] += brought.prompt_tokens
+        self.inputs[row] += brought.input_bits
         self.link_bits[row] += brought.input_bits
         self.reading[row] += brought.reading_s / gpus / AVERAGE_S
         self.work[row] += brought.work_s / gpus
@@ -132,6 +134,7 @@ class NodeTable:
         _reduce(self.opening, row, keep * opening_s / AVERAGE_S)
         _reduce(self.prompts, row, brought.prompt_tokens)
         _reduce(self.backlog, row, brought.prompt_tokens)
+        _reduce(self.inputs, row, brought.input_bits)
         _reduce(self.link_bits, row, brought.input_bits)
         _reduce(self.reading, row, keep * brought.reading_s / gpus / AVERAGE_S)
         _reduce(self.work, row, brought.work_s / gpus)
@@ -155,6 +158,16 @@ class NodeTable:
         forecast, times = flight.forecast, flight.forecast.times
         token_s = times.token_s + times.contention_s * (occupancy - forecast.occupancy / forecast.gpus)
         _reduce(self.work, flight.row, _find_unwritten_s(flight, token_s, now_s) / forecast.gpus)
+
+    def give_back_queued(self, flight: Flight, placed_s: float, *, later_tokens: float, later_bits: float) -> None:
+        """Take back what is still to be read and fetched for a task that has left its node.
+
+        Without this, the input of a task that failed at once would keep the link of its node from all others for as
+        long as the whole of it takes to fetch. Queues are served in turn: what came later is at their ends.
+        """
+        brought, row = _find_brought(flight, placed_s), flight.row
+        _reduce(self.backlog, row, _find_own(float(self.backlog[row]), later_tokens, brought.prompt_tokens))
+        _reduce(self.link_bits, row, _find_own(float(self.link_bits[row]), later_bits, brought.input_bits))
 
     def count(self, flight: Flight, change: int) -> None:
         """Count a task that came (1) or left (-1)."""
@@ -204,6 +217,11 @@ def _find_unwritten_s(flight: Flight, token_s: float, now_s: float) -> float:
     written = max(now_s - flight.writes_from_s, 0.0) / max(token_s, times.solo_token_s)
     missing = max(1.0 - written / max(flight.inference.output_tokens, 1.0), 0.0)
     return missing * (times.work_s - times.reading_s)
+
+
+def _find_own(queued: float, later: float, own: float) -> float:
+    """Return how much of a queue is a task's own, given what came later and how much it brought."""
+    return min(max(queued - max(later, 0.0), 0.0), own)
 
 
 def _reduce(values: FloatArray, row: int, amount: float) -> None:

@@ -156,6 +156,19 @@ class TestFlows:
         ledger.release("leaves", 3.0)
         assert ledger.loads(ROWS, 3.0).work_s[0] < 0.05 * before_s
 
+    def test_a_task_that_leaves_early_gives_back_what_it_has_not_read_and_fetched(self) -> None:
+        ledger = Ledger()
+        ledger.put_bandwidth(ROWS, np.array([1e6, 1e6, 1e6]))
+        ledger.confirm(make_flight("before", input_bits=4e6), 0.0)  # reads 500 tokens a second
+        ledger.confirm(make_flight("leaves", input_bits=8e12, prompt_tokens=1e6, reading_s=2000.0), 0.0)
+        ledger.confirm(make_flight("after", input_bits=3e6), 1.0)
+        ledger.release("leaves", 2.0)
+        loads = ledger.loads(ROWS, 2.0)
+        assert loads.link_bits[0] == pytest.approx(2e6 + 3e6)
+        assert loads.backlog_tokens[0] == pytest.approx(1000.0)
+        ledger.release("after", 2.0)
+        assert ledger.loads(ROWS, 2.0).link_bits[0] == pytest.approx(2e6)
+
     def test_a_task_that_was_never_sent_leaves_no_work(self) -> None:
         ledger = Ledger()
         ledger.confirm(make_flight("sent", work_s=10.0), 0.0)
