@@ -30,6 +30,10 @@ AVERAGE_S = 10.0
 TASKS_AVERAGED = 200.0
 """How many tasks the usual work is an average of."""
 
+MOST_USUAL = 20.0
+"""As many usual tasks as one counts at most in that average: otherwise a single one whose answer is said to be endless
+would make all others look small, and every node look empty, for a thousand tasks."""
+
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
 
@@ -147,7 +151,8 @@ class NodeTable:
             work_s: what the task would take there.
             usual_s: the average so far, or an estimate before the first task.
         """
-        self.usual[rows] = usual_s + (work_s - usual_s) / TASKS_AVERAGED
+        counted_s = np.minimum(work_s, MOST_USUAL * usual_s)
+        self.usual[rows] = usual_s + (counted_s - usual_s) / TASKS_AVERAGED
 
     def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
         """Take back the work that a task was expected to bring and has not done, since it has left its node by now.

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perllm.api.base import MAX_TOKENS
 from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
@@ -142,6 +143,14 @@ class TestChoice:
         arms = [setting.placer.choose(request).arms for request in (large, small)]
         assert arms[0].load[0] == pytest.approx(arms[1].load[0])
         assert arms[0].work[0] > 5 * arms[1].work[0]
+
+    def test_does_not_take_all_others_for_small_after_one_task_that_is_said_to_be_endless(self) -> None:
+        setting = make_setting(make_node("a", gpu_type="H100"))
+        usual, endless = make_request("usual"), make_request("endless", output_tokens=MAX_TOKENS, due_s=1e5)
+        before = setting.placer.choose(usual).arms.work[0]
+        setting.placer.reserve(setting.placer.choose(endless), "a")
+        setting.placer.release("endless")
+        assert setting.placer.choose(usual).arms.work[0] > 0.9 * before
 
     def test_reserves_nothing(self) -> None:
         setting = make_setting(make_node("a"))
