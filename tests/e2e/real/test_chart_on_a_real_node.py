@@ -135,7 +135,7 @@ async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Rele
     assert (task["status"]["phase"], "ErrImageNeverPull" in task["status"]["message"]) == ("Failed", True)
 
 
-async def test_ten_prompts_are_answered_by_the_agent_of_the_node(
+async def test_twenty_prompts_are_answered_by_the_agent_of_the_node(
     release: Release, cluster: RealCluster, tmp_path: Path
 ) -> None:
     await release.install(agent=await _agent_values(cluster))
