@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
+from perllm.body_parts import read_parts
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode
 from perllm.cluster.sockets import open_socket
@@ -244,17 +245,11 @@ def _parse(content: bytes, what: str) -> Object:
 async def split_lines(stream: aiohttp.StreamReader, silence_s: float | None = None) -> AsyncIterator[bytes]:
     """Split a stream into lines of any length; aiohttp's own reader fails on lines longer than its buffer.
 
-    After a malformed chunk aiohttp neither ends the stream nor keeps to its own timeout, hence `silence_s`.
-
     Raises:
         TimeoutError: nothing came for `silence_s`.
     """
-    rest, chunks = b"", aiter(stream.iter_any())
-    while True:
-        async with asyncio.timeout(silence_s):
-            chunk = await anext(chunks, b"")
-        if not chunk:
-            return
+    rest = b""
+    async for chunk in read_parts(stream, silence_s):
         *lines, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
         for line in lines:
             if line:

@@ -1,6 +1,5 @@
 """An OpenAI-compatible model server: one chat completion per call, streamed."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -10,6 +9,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from perllm.body_parts import read_parts
 from perllm.completions.answer import Answer
 from perllm.completions.completion import Reading, find_words, read_failure
 from perllm.completions.errors import (
@@ -142,7 +142,7 @@ class Endpoint:
 
     async def _follow(self, response: aiohttp.ClientResponse, answer: Answer, on_text: Callable[[str], None]) -> None:
         """Read an answer, streamed or not."""
-        reading, parts = Reading(answer, self._now), _read_parts(response.content, self._silence_s)
+        reading, parts = Reading(answer, self._now), read_parts(response.content, self._silence_s)
         start = await _read_start(parts)
         shown = start.lstrip(BLANKS)
         is_stream = response.content_type == "text/event-stream"
@@ -175,7 +175,7 @@ class Endpoint:
 
     async def _explain(self, response: aiohttp.ClientResponse) -> str:
         """Return the server's own message in an unsuccessful answer."""
-        body = await _read_body(_read_parts(response.content, self._silence_s), MAX_REFUSAL_BYTES)
+        body = await _read_body(read_parts(response.content, self._silence_s), MAX_REFUSAL_BYTES)
         return find_words(body) or response.reason or "no message"
 
     def _judge(self, response: aiohttp.ClientResponse, message: str) -> CompletionError:
@@ -211,27 +211,6 @@ def _read_date_s(text: str) -> float | None:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-async def _read_parts(content: aiohttp.StreamReader, silence_s: float | None) -> AsyncIterator[bytes]:
-    """Yield the parts of a body as they come.
-
-    After a malformed chunk aiohttp neither ends the body nor keeps to its own timeout, hence `silence_s`.
-
-    Raises:
-        TimeoutError: nothing came for `silence_s`.
-    """
-    while True:
-        try:
-            async with asyncio.timeout(silence_s):
-                part = await content.readany()
-        except TimeoutError as error:
-            if silence_s is None:
-                raise
-            raise TimeoutError(f"nothing came for {silence_s:g} s") from error
-        if not part:
-            return
-        yield part
 
 
 async def _read_body(parts: AsyncIterator[bytes], limit_bytes: int) -> bytes:

@@ -36,6 +36,19 @@ def put(history: History, name: str, ended_s: float, ttl_s: float | None = None,
     history.add(f"{namespace}/{name}", Stub(f"uid-{name}", 1, ended_s, history.expire_s(ended_s, ttl_s), b""))
 
 
+async def finish_and_change(cluster: Cluster, created: dict[str, Any], **changed: Any) -> None:
+    """Have a task end and become history; then change its spec."""
+    cluster.create(**created)
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.finish(exit_code=3)
+    await asyncio.sleep(3)
+    assert is_history(cluster)
+    task = task_object(**changed, status=cluster.status())
+    task["metadata"]["generation"] = 2
+    cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), **task), deleted=False)
+
+
 class TestHistory:
     def test_deletes_tasks_whose_time_is_over(self) -> None:
         history, deleted = make_history(HistoryLimits(default_ttl_s=100.0))
@@ -137,28 +150,12 @@ class TestATask:
         restarted.stop()
 
     async def test_whose_spec_changes_is_taken_up_again(self, cluster: Cluster) -> None:
-        cluster.create()
-        await asyncio.sleep(2)
-        cluster.bind()
-        cluster.finish(exit_code=3)
-        await asyncio.sleep(3)
-        assert is_history(cluster)
-        changed = task_object(ttlAfterFinished="1s", status=cluster.status())
-        changed["metadata"]["generation"] = 2
-        cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), **changed), deleted=False)
+        await finish_and_change(cluster, {}, ttlAfterFinished="1s")
         await asyncio.sleep(3)
         assert cluster.api.read(names.task_path("lab", "t")) is None
 
     async def test_whose_time_to_live_is_extended_is_kept(self, cluster: Cluster) -> None:
-        cluster.create(ttlAfterFinished="1m")
-        await asyncio.sleep(2)
-        cluster.bind()
-        cluster.finish(exit_code=3)
-        await asyncio.sleep(3)
-        assert is_history(cluster)
-        changed = task_object(ttlAfterFinished="1h", status=cluster.status())
-        changed["metadata"]["generation"] = 2
-        cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), **changed), deleted=False)
+        await finish_and_change(cluster, {"ttlAfterFinished": "1m"}, ttlAfterFinished="1h")
         await asyncio.sleep(1800)
         assert cluster.api.read(names.task_path("lab", "t")) is not None
 

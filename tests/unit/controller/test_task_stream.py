@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from random import Random
 
@@ -22,9 +21,9 @@ pytestmark = pytest.mark.looptime
 class SilentWatch:
     """A watch that delivers nothing until it is cancelled."""
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
+    async def readany(self) -> bytes:
         await asyncio.Event().wait()
-        yield b""
+        return b""
 
 
 def make_stream() -> TaskStream:
