@@ -25,8 +25,7 @@ FAULTS = (
     Fault(1.0, FaultKind.SERVER_CRASH, AGENT_NODE, 2.0, 0.0),
     Fault(1.5, FaultKind.KILL, AGENTS, 0.3, 0.0),
     Fault(3.0, FaultKind.EDIT_STATUS, "", 0.0, 0.5),
-    # By then the operator has restored that status: nobody else knows it.
-    Fault(3.0, FaultKind.CUT, AGENTS_LINK, 2.0, 0.0),
+    Fault(0.5, FaultKind.CUT, AGENTS_LINK, 2.0, 0.0),
     Fault(1.0, FaultKind.STALL, OPERATOR_LINK, 2.0, 0.0),
     Fault(2.5, FaultKind.KILL, "operator", 0.3, 0.0),
 )

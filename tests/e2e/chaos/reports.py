@@ -108,9 +108,11 @@ def list_disturbances(
         for one in injected
         if one.fault.kind in ENDING and one.fault.target in of_node
     ]
-    edits = (one for one in select(changes, STATUS, "patch") if one.user not in (AGENT_USER, OPERATOR_USER))
+    writes = select(changes, STATUS, "patch")
+    edits = (one for one in writes if one.user not in (AGENT_USER, OPERATOR_USER))
     return found + [
-        Disturbance(one.asked_s, one.asked_s, "its status was edited", frozenset(), one.key) for one in edits
+        Disturbance(one.asked_s, _restored_s(one, writes), "its status was edited", frozenset(), one.key)
+        for one in edits
     ]
 
 
@@ -124,6 +126,12 @@ def read_requests(truth: Iterable[Truth], reports: Iterable[Report], disturbance
         answers[report.task].append(report)
     lines = sorted((line for line in truth if line["kind"] == "request"), key=lambda line: str(line["created"]))
     return [_read_request(line, answers, disturbances) for line in lines]
+
+
+def _restored_s(edit: Change, writes: Iterable[Change]) -> float:
+    """Return when the operator wrote a status again that somebody had edited; until then nobody else can know it."""
+    again_s = (one.asked_s for one in writes if one.user == OPERATOR_USER and one.key == edit.key)
+    return min((at_s for at_s in again_s if at_s > edit.asked_s), default=inf)
 
 
 def _read_report(change: Change) -> Report:

@@ -6,7 +6,7 @@ import pytest
 from e2e.audit import Change
 from e2e.chaos.evidence import Run, Story
 from e2e.chaos.invariants import find_repetitions
-from e2e.chaos.reports import AGENT_USER, Disturbance, Report, read_reports, read_requests
+from e2e.chaos.reports import AGENT_USER, Disturbance, Report, list_disturbances, read_reports, read_requests
 from e2e.chaos.served_invariants import (
     count_wasted,
     find_late_releases,
@@ -76,6 +76,14 @@ def test_a_request_is_made_again_only_if_its_agent_or_its_status_was_hit():
         assert find_repetitions([story(*read_requests(lines, [], disturbances))]) == []
     for disturbances in wrong:
         assert len(find_repetitions([story(*read_requests(lines, [], disturbances))])) == 1
+
+
+@pytest.mark.parametrize(("restored_s", "problems"), [(9.5, 1), (10.5, 0), (inf, 0)])
+def test_an_edited_status_excuses_a_second_request_until_the_operator_has_restored_it(restored_s, problems):
+    edit = change(user="admin", asked_s=9.0)
+    restored = change(user=OPERATOR_USER, asked_s=restored_s)
+    runs = read_requests([truth(10, 12), truth(20, 22)], [], list_disturbances([], [edit, restored], []))
+    assert len(find_repetitions([story(*runs)])) == problems
 
 
 @pytest.mark.parametrize(
