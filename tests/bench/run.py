@@ -1,12 +1,13 @@
-"""The benchmark: ratios of one run on one machine. Progress on stderr, the table on stdout."""
+"""The benchmark: ratios of one run on one machine. Progress on stderr, a table of each part on stdout."""
 
 import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -57,6 +58,8 @@ SIZES = (100, 1000)
 LATENCY_NODES = (1000, 5000)
 WIDTH = 160
 SAVINGS_TASKS = 2000
+Measurement = Callable[[], list[Row]]
+
 SERIES_HELP = "CSV file with a figure for every half hour in column 2, for the waiting part; drawn if not given."
 
 
@@ -84,38 +87,36 @@ def main(
     seeds: int,
 ) -> None:
     """Run the chosen parts, by default all but those on request."""
-    console = Console(stderr=True)
-    rows = []
-    if "savings" in parts:
-        rows += measure_savings(partial(_say, console), scenarios, seeds=seeds, tasks=SAVINGS_TASKS)
-    with _folder(keep) as folder:
-        rows += asyncio.run(
-            _measure(
-                set(parts or PARTS), Pace(pods, rounds, has_backlogs=not bursts_only), sizes, folder, console, series
-            )
-        )
-    terminal = Console()
-    (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
-
-
-async def _measure(
-    parts: set[str], pace: Pace, sizes: Sequence[int], folder: Path, console: Console, series: Path | None = None
-) -> list[Row]:
+    console, chosen = Console(stderr=True), set(parts or PARTS)
     say = partial(_say, console)
-    rows: list[Row] = []
-    if "decision" in parts:
-        rows += measure_decisions(pace.rounds, say)
-    if "policy" in parts:
-        rows += measure_policy(say)
-    if "simulator" in parts:
-        rows += measure_simulator(folder / "simulator", say)
-    if "waiting" in parts:
-        rows += measure_waiting(say, series)
-    if parts <= WITHOUT_CLUSTER:
-        return rows
+    with _folder(keep) as folder:
+        measurements = _list_without_cluster(folder, rounds, scenarios, seeds, series, say)
+        if chosen - WITHOUT_CLUSTER:
+            measurements |= _list_with_cluster(folder, Pace(pods, rounds, has_backlogs=not bursts_only), sizes, say)
+        failed = [name for name, measure in measurements.items() if name in chosen and not _show(measure, console)]
+    if failed:
+        say(f"not measured, see above: {', '.join(failed)}")
+        sys.exit(1)
+
+
+def _list_without_cluster(
+    folder: Path, rounds: int, scenarios: Sequence[str], seeds: int, series: Path | None, say: Callable[[str], None]
+) -> dict[str, Measurement]:
+    return {
+        "decision": lambda: measure_decisions(rounds, say),
+        "policy": lambda: measure_policy(say),
+        "simulator": lambda: measure_simulator(folder / "simulator", say),
+        "waiting": lambda: measure_waiting(say, series),
+        "savings": lambda: measure_savings(say, scenarios, seeds=seeds, tasks=SAVINGS_TASKS),
+    }
+
+
+def _list_with_cluster(
+    folder: Path, pace: Pace, sizes: Sequence[int], say: Callable[[str], None]
+) -> dict[str, Measurement]:
     say("programs: built on first use, minutes")
-    binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())
-    measurements: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
+    binaries = asyncio.run(provide(list(COMPONENTS), cache_folder=default_cache_folder()))
+    measurements: dict[str, Callable[[Path], Coroutine[Any, Any, list[Row]]]] = {
         "latency": lambda place: measure_latency(LATENCY_NODES, place, say),
         "binding": lambda place: measure_binding(binaries, sizes, pace, place, say),
         "loop": lambda place: measure_loop(binaries, SIZES[0], pace.rounds, place, say),
@@ -129,10 +130,23 @@ async def _measure(
         "peer": lambda place: measure_peer(binaries, place, say),
         "paper": lambda place: measure_paper(binaries, place, say),
     }
-    for name, measure in measurements.items():
-        if name in parts:
-            rows += await measure(folder / name)
-    return rows
+    return {name: partial(_run, measure, folder / name) for name, measure in measurements.items()}
+
+
+def _run(measure: Callable[[Path], Coroutine[Any, Any, list[Row]]], folder: Path) -> list[Row]:
+    return asyncio.run(measure(folder))
+
+
+def _show(measure: Measurement, console: Console) -> bool:
+    """Print what a part has measured; return whether it could: the other parts are worth an hour of work."""
+    try:
+        rows = measure()
+    except Exception:
+        console.print_exception()
+        return False
+    terminal = Console()
+    (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
+    return True
 
 
 def _say(console: Console, text: str) -> None:

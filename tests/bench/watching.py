@@ -45,7 +45,7 @@ async def measure_watching(binaries: Mapping[str, Path], folder: Path, say: Call
 
 
 def _connect(plane: ControlPlane) -> Client:
-    return Client(load_credentials(plane.admin_kubeconfig), max_connections=64)
+    return Client(load_credentials(plane.admin_kubeconfig), max_connections=64, timeout_s=ANSWER_S)
 
 
 async def _measure(plane: ControlPlane, driver: "Driver", folder: Path, say: Callable[[str], None]) -> list[Row]:
