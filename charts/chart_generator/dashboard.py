@@ -80,10 +80,10 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             "short",
             {
                 "sum(perllm_tasks_waiting{SCOPE})": "waiting",
+                "sum(perllm_tasks_waiting_for_room{SCOPE})": "waiting for room",
                 "sum(perllm_tasks_postponed{SCOPE})": "waiting, pod denied",
                 "sum(perllm_tasks_deferred{SCOPE})": "waiting for cheaper energy",
                 "sum(perllm_tasks_in_flight{SCOPE})": "in flight",
-                "max(perllm_ledger_drift{SCOPE})": "drift of the ledger",
             },
         ),
     ),
@@ -152,6 +152,7 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
                 _rate("perllm_pods_refused_total"): "pods refused by nodes",
                 _rate("perllm_telemetry_failures_total"): "failed polls of Prometheus",
                 _rate("perllm_watch_restarts_total"): "watch restarts",
+                _rate("perllm_ledger_repairs_total"): "repairs of the ledger",
             },
         ),
         Panel(

@@ -60,4 +60,7 @@ def _strip(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: part for key, part in schema.items() if key not in _DROPPED or isinstance(part, dict)}
+    if "patternProperties" in kept:
+        # Names that match no pattern are errors to the operator; a schema accepts them unless it says so.
+        kept = {"additionalProperties": False, **kept}
     return {key: part if key == "default" else _strip(part) for key, part in kept.items()}

@@ -99,6 +99,7 @@ class Config(ConfigSection):
     energy_patience_s: float = Field(
         default=90.0,
         gt=0,
+        allow_inf_nan=False,
         description="Seconds to wait, after a run, for samples that cover it. The default is three scrape intervals "
         "of 30 s.",
     )

@@ -88,6 +88,11 @@ class QueueMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge("perllm_tasks_waiting", "Tasks that are waiting for a pod.", registry=registry)
+        self.waiting_for_room = Gauge(
+            "perllm_tasks_waiting_for_room",
+            "Waiting tasks that wait for nothing but room, on all nodes that may take them or on a better one.",
+            registry=registry,
+        )
         self.deferred = Gauge("perllm_tasks_deferred", "Waiting tasks that wait for cheaper energy.", registry=registry)
         self.postponed = Gauge(
             "perllm_tasks_postponed",
@@ -99,6 +104,11 @@ class QueueMetrics:
         self.ledger_drift = Gauge(
             "perllm_ledger_drift",
             "Pods in flight on which the ledger and the API server have differed for too long.",
+            registry=registry,
+        )
+        self.ledger_repairs = Counter(
+            "perllm_ledger_repairs",
+            "Pods in flight on which the ledger differed from the API server for too long, and was repaired.",
             registry=registry,
         )
 

@@ -276,6 +276,7 @@ class TaskControl:
         for unit in SavedUnit:
             metrics.savings.show(unit, partial(self.savings.of, unit))
         metrics.queue.waiting.set_function(lambda: scheduler.waiting)
+        metrics.queue.waiting_for_room.set_function(lambda: scheduler.waiting_for_room)
         metrics.queue.deferred.set_function(lambda: scheduler.deferred)
         for cause in DenialCause:
             metrics.queue.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))

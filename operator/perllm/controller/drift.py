@@ -72,6 +72,8 @@ class DriftMonitor:
         self._since_s = {task_id: self._since_s.get(task_id, now_s) for task_id in differing}
         lasting = [task_id for task_id, since_s in self._since_s.items() if now_s >= since_s + GRACE_S]
         self._metrics.queue.ledger_drift.set(len(lasting))
+        # The gauge is 0 again at the next comparison, long before it is scraped.
+        self._metrics.queue.ledger_repairs.inc(len(lasting))
         for task_id in lasting:
             log.error("task %s is %s; the ledger is repaired", task_id, _describe(task_id in confirmed))
             tracked = pods.get(task_id)

@@ -88,6 +88,11 @@ class Placement:
         scores = self.open_scores
         return int(scores.argmax()) if (scores > -np.inf).any() else None
 
+    @property
+    def is_for_room(self) -> bool:
+        """Whether a task that does not start waits for nothing but room: for that of a better node, or for any."""
+        return self.choice.awaited is not None or (self.favourite is not None and self.best_with_room is None)
+
     def arm_of(self, node: str) -> int:
         """Return the arm of a node, trying the chosen one first, since a large fleet takes long to search."""
         arm = self.arm

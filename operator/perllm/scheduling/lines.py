@@ -49,6 +49,7 @@ class WaitingLines(Generic[K]):
         # Not by its truth: one that has not charged any namespace yet is empty.
         self._shares = Shares() if shares is None else shares
         self._namespace_of: dict[K, str] = {}
+        self._for_room: set[K] = set()
         self._backlogs: dict[str, Backlog[K]] = {}
         self._waiters: dict[Line, dict[str, None]] = {}
         self._due: dict[str, None] = {}
@@ -91,17 +92,24 @@ class WaitingLines(Generic[K]):
             backlog.requeue_all()
             self._due[namespace] = None
 
-    def wait(self, key: K, line: Line) -> None:
-        """Put a task that was examined into a line."""
+    @property
+    def for_room(self) -> int:
+        """Number of tasks that waited for nothing but room when they were last examined."""
+        return len(self._for_room)
+
+    def wait(self, key: K, line: Line, *, is_for_room: bool = False) -> None:
+        """Put a task that was examined into a line; `is_for_room` if it would start on a node that is full."""
         namespace = self._namespace_of.get(key)
         if namespace is not None:
             self._backlogs[namespace].wait(key, line)
+            (self._for_room.add if is_for_room else self._for_room.discard)(key)
             if line != NO_NODE:
                 self._waiters.setdefault(line, {})[namespace] = None
 
     def remove(self, key: K, *, work_s: float = 0.0) -> None:
         """Remove a task, and charge its namespace `work_s` GPU seconds if it starts; unknown tasks are ignored."""
         namespace = self._namespace_of.pop(key, None)
+        self._for_room.discard(key)
         if namespace is None:
             return
         backlog = self._backlogs[namespace]

@@ -118,6 +118,11 @@ class DispatchLoop:
         return len(self._lines) + len(self._postponed) + len(self._deferred)
 
     @property
+    def waiting_for_room(self) -> int:
+        """Number of those that wait for nothing but room."""
+        return self._lines.for_room
+
+    @property
     def deferred(self) -> int:
         """Number of those that wait for cheaper energy."""
         return len(self._deferred)
@@ -358,7 +363,7 @@ class DispatchLoop:
             line = int(placement.rows[arm])
             work_s = float(placement.outlook.times.work_s[arm])
             self._ledger.wait(task.uid, line, work_s, slots=request.slots, namespace=request.namespace)
-        self._lines.wait(task.key, line)
+        self._lines.wait(task.key, line, is_for_room=placement.is_for_room)
 
     def _await_sight(self, task: PendingTask, claim: Claim) -> None:
         claim.timer.cancel()

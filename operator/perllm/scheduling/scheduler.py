@@ -140,6 +140,11 @@ class Scheduler:
         return self._loop.postponed(cause)
 
     @property
+    def waiting_for_room(self) -> int:
+        """Number of those that wait for nothing but room: on all nodes that may take them, or on a better one."""
+        return self._loop.waiting_for_room
+
+    @property
     def deferred(self) -> int:
         """Number of those that wait for cheaper energy."""
         return self._loop.deferred

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from perllm.api import names
 from perllm.api.task import Tier
 from perllm.cluster.devices import DeviceSelection
 from perllm.cluster.node import NodeLabels
 from perllm.settings.base import ConfigSection, Positive
+from perllm.settings_file import none_if_empty
 
 
 def _check_every_tier(values: dict[Tier, float]) -> dict[Tier, float]:
@@ -52,7 +53,7 @@ class NodeSettings(ConfigSection):
         description="Allocatable resources of which a task takes one unit or more. Their quantities add up to the "
         "number of tasks that a node can run at a time. * stands for any characters.",
     )
-    gpu_resource: str | None = Field(
+    gpu_resource: Annotated[str | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Former setting for a single resource, which replaces gpu_resources if it is set."
     )
     slots_label: str = Field(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from random import Random
 
 from perllm.backoff import Backoff
@@ -28,6 +29,15 @@ behind the last one that did; in between, only what is new is read."""
 _BATCH = 100
 
 NodeAddresses = Callable[[], Mapping[str, Collection[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A query that Prometheus answered with an error: how often in a row, and when it is made again."""
+
+    fault: str
+    failures: int
+    again_s: float
 
 
 class Telemetry:
@@ -70,6 +80,8 @@ class Telemetry:
         self._backoff = Backoff(settings.interval_s, settings.max_backoff_s)
         self._feeds = list_feeds(settings)
         self._faults: dict[Feed, str] = {}
+        self._broken: dict[Feed, _Broken] = {}
+        self._unanswered = 0
         self._logger = logging.getLogger(__name__)
         self._readings = Readings(settings)
         self._queried_s: dict[Feed, float] = {}
@@ -92,7 +104,8 @@ class Telemetry:
         while True:
             if now_s() >= next_poll_s:
                 await self.poll()
-                next_poll_s = now_s() + (self._backoff.pause_s(self.failures, self._rng) if self.failures else 0.0)
+                pause_s = self._backoff.pause_s(self._unanswered, self._rng) if self._unanswered else 0.0
+                next_poll_s = now_s() + pause_s
             else:
                 await self._retake()
             await asyncio.sleep(self._settings.interval_s)
@@ -106,17 +119,35 @@ class Telemetry:
         """Make every query; return the last failure in words, empty if there was none."""
         fault, mapping = "", NodeMapping.build(self._nodes(), self._settings.node_labels)
         for feed in self._feeds:
+            if self._is_paused(feed):
+                fault = self._broken[feed].fault
+                continue
             try:
                 await self._read(feed, mapping)
                 self._guard.clear("query", feed.name)
+                self._broken.pop(feed, None)
             except TelemetryUnreachableError as error:
+                self._unanswered += 1
                 return str(error)
             except TelemetryError as error:
-                fault = f"{feed.name}: {error}"
+                fault = self._pause(feed, str(error))
             except Exception as error:
                 self._guard.note("query", feed.name, error)
-                fault = f"{feed.name}: {describe(error)}"
+                fault = self._pause(feed, describe(error))
+        self._unanswered = 0
         return fault
+
+    def _is_paused(self, feed: Feed) -> bool:
+        broken = self._broken.get(feed)
+        return broken is not None and asyncio.get_running_loop().time() < broken.again_s
+
+    def _pause(self, feed: Feed, words: str) -> str:
+        """Have a query made less and less often while it fails, without the others; return the failure in words."""
+        known = self._broken.get(feed)
+        failures = 1 if known is None else known.failures + 1
+        again_s = asyncio.get_running_loop().time() + self._backoff.pause_s(failures, self._rng)
+        self._broken[feed] = _Broken(f"{feed.name}: {words}", failures, again_s)
+        return self._broken[feed].fault
 
     async def _read(self, feed: Feed, mapping: NodeMapping) -> None:
         started_s = self._clock()

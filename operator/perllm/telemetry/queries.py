@@ -28,6 +28,7 @@ def _check_window(query: str) -> str:
     return query
 
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Query = Annotated[str, AfterValidator(_check_window), Field(json_schema_extra={"pattern": r"\[\{window\}\]"})]
 
 
@@ -39,12 +40,12 @@ class Queries(BaseModel):
     energy: Query = Field(
         default=f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[{WINDOW}]", description="Energy counter of each GPU."
     )
-    energy_unit_j: float = Field(default=1e-3, gt=0, description="Joules per unit of the energy counter.")
+    energy_unit_j: Positive = Field(default=1e-3, description="Joules per unit of the energy counter.")
     power: Query = Field(
         default=f"DCGM_FI_DEV_POWER_USAGE[{WINDOW}]",
         description="Power of each GPU. Where it has no energy counter, its energy is the integral of its power.",
     )
-    power_unit_w: float = Field(default=1.0, gt=0, description="Watts per unit of the power.")
+    power_unit_w: Positive = Field(default=1.0, description="Watts per unit of the power.")
     received: Query = Field(
         default=f"node_network_receive_bytes_total{_PHYSICAL}[{WINDOW}]",
         description="Bytes received, per network interface. The one that carries most is the uplink of its node.",
@@ -76,14 +77,14 @@ class MeterSettings(BaseModel):
         "counts or they do, whichever comes first.",
     )
     energy: Query | None = Field(default=None, description="Query for its energy counter.")
-    energy_unit_j: float = Field(default=1.0, gt=0, description="Joules per unit of the counter.")
+    energy_unit_j: Positive = Field(default=1.0, description="Joules per unit of the counter.")
     power: Query | None = Field(default=None, description="Query for its power, which counts where no counter does.")
-    power_unit_w: float = Field(default=1.0, gt=0, description="Watts per unit of the power.")
+    power_unit_w: Positive = Field(default=1.0, description="Watts per unit of the power.")
     device_labels: tuple[str, ...] | None = Field(
         default=None, description="Its own telemetry.device_labels; the common ones if not set."
     )
-    max_device_power_w: float | None = Field(
-        default=None, gt=0, description="Its own telemetry.max_device_power_w; the common one if not set."
+    max_device_power_w: Positive | None = Field(
+        default=None, description="Its own telemetry.max_device_power_w; the common one if not set."
     )
 
     @model_validator(mode="after")

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from perllm.telemetry.queries import MeterSettings, Queries
+from perllm.settings_file import none_if_empty
+from perllm.telemetry.queries import MeterSettings, Positive, Queries
+
+File = Annotated[Path | None, BeforeValidator(none_if_empty)]
 
 
 def _check_url(url: str) -> str:
@@ -41,39 +44,34 @@ class TelemetrySettings(BaseModel):
         description="Base URL of Prometheus, or of any server with its query API. It is stored in a ConfigMap, so it "
         "should contain no password.",
     )
-    token_file: Path | None = Field(
+    token_file: File = Field(
         default=None, description="File with a bearer token; read for every request, so it may be rotated."
     )
     username: str = Field(default="", description="User name for basic authentication.")
-    password_file: Path | None = Field(
+    password_file: File = Field(
         default=None, description="File with its password; read for every request, so it may be rotated."
     )
-    ca_file: Path | None = Field(
-        default=None, description="Certificate authority of the server; the system's if not set."
-    )
+    ca_file: File = Field(default=None, description="Certificate authority of the server; the system's if not set.")
     headers: dict[str, str] = Field(
         default_factory=dict,
         description="More request headers, for example X-Scope-OrgID of a tenant. They are stored in a ConfigMap, "
         "so they should contain no secrets.",
     )
-    interval_s: float = Field(default=5.0, gt=0, description="Seconds between two polls.")
-    timeout_s: float = Field(
-        default=5.0, gt=0, description="Seconds that one query may take, until its answer is complete."
+    interval_s: Positive = Field(default=5.0, description="Seconds between two polls.")
+    timeout_s: Positive = Field(
+        default=5.0, description="Seconds that one query may take, until its answer is complete."
     )
-    max_backoff_s: float = Field(default=60.0, gt=0, description="Longest pause between polls while they fail.")
-    stale_after_s: float = Field(
+    max_backoff_s: Positive = Field(default=60.0, description="Longest pause between polls while they fail.")
+    stale_after_s: Positive = Field(
         default=60.0,
-        gt=0,
         description="Age in seconds from which a figure is stale. At least two scrape intervals.",
     )
-    history_s: float = Field(
+    history_s: Positive = Field(
         default=900.0,
-        gt=0,
         description="Seconds for which samples of energy counters are kept; tasks that ended earlier are not measured.",
     )
-    max_device_power_w: float = Field(
+    max_device_power_w: Positive = Field(
         default=2000.0,
-        gt=0,
         description="No device draws more. A counter that rises faster has jumped, and the energy in between is "
         "unknown; a power above it is ignored.",
     )

@@ -26,8 +26,8 @@ RULES = {"prometheusRule": {"enabled": True}}
 class Replica:
     """The metrics of an operator, with the labels that a ServiceMonitor adds; its counters grow with every scrape."""
 
-    def __init__(self, release: str, *, healthy: bool) -> None:
-        self.healthy = healthy
+    def __init__(self, release: str, *, healthy: bool, full: bool = False) -> None:
+        self.healthy, self.full = healthy, full
         self._labels = f'namespace="perllm-system",service="{release}-metrics"'
         self._registry = CollectorRegistry()
         self._metrics = OperatorMetrics(self._registry)
@@ -37,18 +37,24 @@ class Replica:
         telemetry.count_nodes(Snapshot({name: NodeFigures(power_w=figure) for name, figure in power.items()}))
         self._metrics.process.active.set(1)
         self._metrics.queue.waiting.set(5)
-        self._metrics.queue.ledger_drift.set(not healthy)
+        self._metrics.queue.waiting_for_room.set(5 if full else 1)
 
     def expose(self) -> str:
         self._metrics.tasks.deadlines.labels("edge", "true").inc(9)
         self._metrics.extender.seconds.labels("filter").observe(0.001 if self.healthy else 0.4)
         self._metrics.process.loop_lag.observe(0.001 if self.healthy else 0.8)
+        if self.full:
+            return self._label()
         if self.healthy:
             self._metrics.tasks.decisions.labels("cs-ucb", "edge", "false").inc()
         else:
             self._metrics.tasks.deadlines.labels("edge", "false").inc(9)
             self._metrics.extender.errors.labels("filter").inc()
             self._metrics.fleet.refusals.inc(10)
+            self._metrics.queue.ledger_repairs.inc()
+        return self._label()
+
+    def _label(self) -> str:
         text = generate_latest(self._registry).decode()
         labelled = re.sub(r"^(\w+)\{", rf"\1{{{self._labels},", text, flags=re.MULTILINE)
         return re.sub(r"^(\w+) (?!.*\{)", rf"\1{{{self._labels}}} ", labelled, flags=re.MULTILINE)
@@ -58,17 +64,18 @@ class Replica:
 async def prometheus(
     binaries: dict[str, Path], helm: Helm, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Prometheus]:
-    """Scrapes three releases: one is healthy, one has two unhealthy replicas, one has none."""
+    """Scrapes four releases: one is healthy, one full, one has two unhealthy replicas, one has none."""
     folder = tmp_path_factory.mktemp("prometheus")
     rules = folder / "rules.yaml"
     groups = [
         group
-        for release in ("healthy-perllm", "unhealthy-perllm", "gone-perllm")
+        for release in ("healthy-perllm", "full-perllm", "unhealthy-perllm", "gone-perllm")
         for group in find(helm.render(RULES | {"fullnameOverride": release}), "PrometheusRule")["spec"]["groups"]
     ]
     rules.write_text(yaml.safe_dump({"groups": groups}))
     replicas = {"/a": Replica("healthy-perllm", healthy=True), "/b": Replica("unhealthy-perllm", healthy=False)}
     replicas["/c"] = Replica("unhealthy-perllm", healthy=False)
+    replicas["/d"] = Replica("full-perllm", healthy=True, full=True)
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(text=replicas[request.path].expose())
@@ -105,7 +112,12 @@ async def list_alerts(prometheus: Prometheus) -> dict[str, set[str]]:
 
 async def test_alerts_concern_the_unhealthy_releases_only(prometheus: Prometheus) -> None:
     every = {rule["name"] for rule in (await ask(prometheus, "rules"))["groups"][0]["rules"]}
-    expected = {"healthy-perllm": set(), "unhealthy-perllm": every - {"PerLLMDown"}, "gone-perllm": {"PerLLMDown"}}
+    expected = {
+        "healthy-perllm": set(),
+        "full-perllm": set(),
+        "unhealthy-perllm": every - {"PerLLMDown"},
+        "gone-perllm": {"PerLLMDown"},
+    }
 
     async with asyncio.timeout(20):
         while await list_alerts(prometheus) != expected:  # noqa: ASYNC110 (there is no event for an evaluation of rules)

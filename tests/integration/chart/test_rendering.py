@@ -467,3 +467,11 @@ def test_in_shadow_mode_there_is_no_kube_scheduler_and_nothing_that_others_are_s
     assert find(objects, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
     config = Config.model_validate(yaml.safe_load(find(objects, "ConfigMap", "perllm")["data"]["perllm.yaml"]))
     assert config == Config(mode="shadow")
+
+
+def test_in_shadow_mode_the_notes_do_not_promise_that_tasks_are_served(helm: Helm) -> None:
+    notes = helm("install", "perllm", str(CHART), "--dry-run=client", values=SHADOW).partition("NOTES:")[2]
+
+    assert "It places nothing, and compares the pods of all namespaces" in notes
+    assert "serves tasks" not in notes
+    assert "LLMInferenceTask" not in notes

@@ -126,6 +126,8 @@ def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
         {"telemetry": {"url": "prometheus:9090"}},
         {"telemetry": {"interval_s": 0}},
         {"telemetry": {"node_labels": []}},
+        {"telemetry": {"matchers": {"cluster-name": "a"}}},
+        {"fairness": {"weights": {"Team_A": 2}}},
         {"telemetry": {"queries": {"power": "node_power_watts"}}},
         {"nodes": {"default_bandwidth_mbit_s": {"edge": 0, "cloud": 1}}},
         {"nodes": {"default_bandwidth_mbit_s": {"edge": 1, "cloud": 1, "fog": 1}}},

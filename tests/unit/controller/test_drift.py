@@ -12,6 +12,7 @@ from unit.controller.samples import make_own_decision
 pytestmark = pytest.mark.looptime
 
 DRIFT = "perllm_ledger_drift"
+REPAIRS = "perllm_ledger_repairs_total"
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ async def test_a_flight_without_a_pod_is_dropped_after_a_while(cluster: Cluster)
     assert len(cluster.parts.ledger) == 0
     await asyncio.sleep(INTERVAL_S)
     assert cluster.metric(DRIFT) == 0
+    assert cluster.metric(REPAIRS) == 1, "the drift is over before it would be scraped"
 
 
 async def test_drift_is_shown_while_it_is_being_repaired(cluster: Cluster) -> None:
@@ -57,3 +59,4 @@ async def test_what_is_in_flight_is_left_alone(cluster: Cluster) -> None:
     placed = cluster.parts.ledger.placed
     await asyncio.sleep(10 * GRACE_S)
     assert cluster.parts.ledger.placed == placed
+    assert cluster.metric(REPAIRS) == 0

@@ -77,12 +77,19 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("polcy: {}", "polcy"),
+        ("polcy: {}", "polcy: there is no such setting; is policy meant?"),
+        ("colour: red", "colour: there is no such setting\n"),
+        ("telemetry: {stale_after: 9}", "telemetry.stale_after: there is no such setting; is stale_after_s meant?"),
+        ("telemetry: {meters: [{name: a, powr: b}]}", "telemetry.meters.0.powr: there is no such setting; is power"),
+        ("policy: {net_hits: {prise: 1}}", "policy.net_hits.prise: there is no such setting; is price meant?"),
+        ("telemetry: {stale_after_s: .inf}", "telemetry.stale_after_s"),
+        ("telemetry: {queries: {power_unit_w: .nan}}", "telemetry.queries.power_unit_w"),
+        ("energy_patience_s: .inf", "energy_patience_s"),
         ("policy: {name: best}", "policy.name"),
         ("policy: {cs_ucb_table: {exploration: -1}}", "policy.cs_ucb_table: Value error, exploration must be"),
         ("policy: {cs_ucb: {floor: .nan}}", "policy.cs_ucb: Value error, floor must be"),
         ("policy: {cs_ucb_table: {exploration: much}}", "policy.cs_ucb_table.exploration"),
-        ("policy: {cs_ucb: {prise: 1}}", "policy.cs_ucb.prise"),
+        ("policy: {cs_ucb: {prise: 1}}", "policy.cs_ucb.prise: there is no such setting; is price meant?"),
         ("server: {extender_port: 70000}", "server.extender_port"),
         ("log: {level: LOUD}", "log.level"),
         ("telemetry: {url: prometheus:9090}", "telemetry.url"),
@@ -105,7 +112,7 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
 def test_a_wrong_field_is_named(tmp_path: Path, text: str, field: str) -> None:
     with pytest.raises(ConfigError, match=r"perllm\.yaml is wrong:\n") as caught:
         load_config(write(tmp_path, text))
-    assert f"  {field}" in str(caught.value)
+    assert f"  {field}" in f"{caught.value}\n"
 
 
 def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
@@ -113,7 +120,12 @@ def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
         load_config(write(tmp_path, "colour: red\nserver: {extender_port: -1}\n"))
 
 
-@pytest.mark.parametrize("content", [None, b"a: [", b"\xff\xfe\x00"])
+def test_a_file_or_a_resource_with_an_empty_name_is_none(tmp_path: Path) -> None:
+    text = "telemetry: {token_file: '', password_file: '', ca_file: ''}\nnodes: {gpu_resource: ''}\n"
+    assert load_config(write(tmp_path, text)) == Config()
+
+
+@pytest.mark.parametrize("content", [None, b"a: [", b"\xff\xfe\x00", b"a: 2024-02-30"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "perllm.yaml"
     if content is not None:

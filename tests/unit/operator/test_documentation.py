@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from chart_generator.values import Values
+from perllm.agent.config import AgentConfig
 from perllm.agent.metrics import AgentMetrics
 from perllm.cli import main as perllm
 from perllm.config import Config
@@ -117,3 +118,14 @@ def test_all_metrics_are_explained_and_no_others() -> None:
     exposed = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
     explained = set(re.findall(r"`(perllm_[a-z_]+)`", read(ROOT / "docs/operate.md")))
     assert explained == exposed
+
+
+def test_all_alerts_are_explained_and_no_others() -> None:
+    alerts = re.findall(r'"alert" "(\w+)"', read(ROOT / "charts/perllm/templates/prometheusrule.yaml"))
+    assert set(re.findall(r"`(PerLLM[A-Z]\w+)`", read(ROOT / "docs/operate.md"))) == set(alerts) != set()
+
+
+def test_the_settings_of_agents_are_explained_for_those_who_write_them_without_the_chart() -> None:
+    _, _, section = read(ROOT / "docs/install.md").partition("The file of the agents has these settings:")
+    names = " ".join(re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", names)) == set(AgentConfig.model_fields)

@@ -40,6 +40,22 @@ class TestLoop:
             await asyncio.sleep(0.01)
             assert len(on.names) == 4
 
+    async def test_counts_those_that_wait_only_because_all_nodes_are_full(self) -> None:
+        on = Dispatched(make_node("a", slots=1))
+        tasks = [make_task(f"t{number}", deadline="10s") for number in range(3)]
+        on.add(*tasks)
+        async with on.at_work():
+            assert (on.scheduler.waiting, on.scheduler.waiting_for_room) == (2, 2)
+            on.bind(tasks[0])
+            on.late_s += 600
+            await asyncio.sleep(1)
+            assert on.scheduler.waiting_for_room == 2, "they are late, and wait for any node"
+            on.scheduler.withdraw(tasks[1].key)
+            assert on.scheduler.waiting_for_room == 1
+            on.scheduler.put_node(make_node("a", slots=1, is_open=False), UPLINK)
+            await asyncio.sleep(0.1)
+            assert (on.scheduler.waiting, on.scheduler.waiting_for_room) == (1, 0)
+
     async def test_starts_what_has_room_behind_any_number_that_have_none(self) -> None:
         on = Dispatched(make_node("edge", Tier.EDGE, slots=1), make_node("cloud", Tier.CLOUD, slots=1))
         on.add(*(make_task(f"e{number}", tiers=["edge"], priority=9) for number in range(200)))
@@ -213,6 +229,7 @@ class TestLateBinding:
                 ["t"],
                 [1, 0],
             )
+            assert on.scheduler.waiting_for_room == 1
             on.scheduler.end("busy", "fast")
             await asyncio.sleep(0.02)
             assert (on.names, on.parts.ledger.loads(np.arange(2), on.now_s()).waiting.tolist()) == (["t"], [0, 0])

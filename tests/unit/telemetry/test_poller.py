@@ -154,6 +154,23 @@ async def test_one_broken_query_does_not_keep_the_others_from_being_read(setup: 
     assert setup.telemetry.snapshot.of("n").power_w.fresh_value == 100
 
 
+async def test_one_broken_query_is_made_less_and_less_often_and_the_others_as_often_as_before(setup: Setup) -> None:
+    setup.source.broken_metric = "ENERGY"
+    polling = asyncio.create_task(setup.telemetry.run())
+    await asyncio.sleep(1)
+    for _ in range(300):
+        await asyncio.sleep(1)
+        assert setup.telemetry.snapshot.of("n").power_w.quality is Quality.FRESH
+        assert setup.metric("up") == 0
+
+    asked = ["ENERGY" in query for query in setup.source.asked]
+    assert 3 + 250 / 35 <= asked.count(True) <= 4 + 290 / 15
+    setup.source.broken_metric = "none"
+    await asyncio.sleep(35)
+    polling.cancel()
+    assert setup.telemetry.healthy
+
+
 async def test_a_series_that_cannot_be_used_spoils_only_itself_and_is_told_once(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
