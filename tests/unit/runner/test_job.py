@@ -10,7 +10,7 @@ import pytest
 
 from perllm.api.report import RunReport, TokenSource, parse_run_report
 from perllm.runner import config_map
-from perllm.runner.errors import ExitCode
+from perllm.runner.errors import ExitCode, ResultError
 from perllm.runner.job import Settings, run
 from perllm.runner.patience import AnswerPatience, Sampling
 from perllm.runner.prompts import Prompt, collect_prompts
@@ -199,6 +199,25 @@ async def test_lost_result_has_its_own_code_and_the_report_tells_of_it(settings:
     assert "cannot be written" in (report.problem or "")
 
 
+async def accept(*_: object) -> None:
+    """Find no fault with a destination."""
+
+
+async def test_prompts_are_not_asked_if_their_answers_could_not_be_stored(
+    settings: Settings, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse_it(*_: object) -> None:
+        raise ResultError("ConfigMap team/answers cannot be written")
+
+    monkeypatch.setattr(config_map, "check", refuse_it)
+
+    code = await run(dataclasses.replace(settings, destination=Destination.parse("configmap:answers")), prompts())
+
+    report = read_report(settings)
+    assert (code, model_server.requests) == (ExitCode.RESULT_LOST, [])
+    assert (report.problem, report.result) == ("ConfigMap team/answers cannot be written", None)
+
+
 async def test_report_is_there_before_the_api_server_is_asked(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +227,7 @@ async def test_report_is_there_before_the_api_server_is_asked(
         seen.append(read_report(settings))
 
     monkeypatch.setattr(config_map, "store", store)
+    monkeypatch.setattr(config_map, "check", accept)
 
     await run(dataclasses.replace(settings, destination=Destination.parse("configmap:answers")), prompts())
 
