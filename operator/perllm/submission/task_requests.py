@@ -16,6 +16,8 @@ from perllm.text import error_line
 
 READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
 DENIED = (401, 403)
+QUOTA_EXCEEDED = "exceeded quota"
+"""The API server's words if a namespace may not have more objects of a kind for now."""
 
 
 class TaskRequests:
@@ -99,9 +101,9 @@ class TaskRequests:
         return line
 
     def _is_lasting(self, error: ApiError) -> bool:
-        """Whether a retry is pointless. A right that was there before may come back, as a quota may."""
+        """Whether a retry is pointless. A right that was there before may come back; a quota becomes free again."""
         if error.status in DENIED:
-            return not self._may_create
+            return not self._may_create and QUOTA_EXCEEDED not in error.message
         return not error.is_transient and error.status != 409
 
     async def _adopt(self, task: BatchTask) -> None:
