@@ -47,7 +47,16 @@ def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster
     assert "you may not list llmnodeprofiles" in result.output
 
 
-@pytest.mark.parametrize("name", ["hello", "llmtask/hello"])
+def test_explain_takes_a_name_as_top_prints_it(cluster: FakeClient) -> None:
+    other = make_done()
+    cluster.store(
+        names.task_path("other", "hello"), **{**other, "metadata": {**other["metadata"], "namespace": "other"}}
+    )
+    assert run("explain", "other/hello").output.startswith("Task other/hello (chat): in time")
+    assert run("explain", "llmtask/hello", "-n", "other").output.startswith("Task other/hello")
+
+
+@pytest.mark.parametrize("name", ["hello", "llmtask/hello", "llminferencetask.perllm.io/hello"])
 def test_explain_takes_a_name_as_kubectl_prints_it(cluster: FakeClient, name: str) -> None:
     result = run("explain", name)
     assert result.output.startswith("Task team/hello (chat): in time"), result.output
