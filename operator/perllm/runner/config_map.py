@@ -5,7 +5,9 @@ runner.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from random import Random
 
 from perllm.api.report import RunReport
@@ -22,8 +24,8 @@ MAX_BYTES = 1_000_000
 """Kubernetes allows 1 MiB in total, including the report and the names."""
 
 PAUSES = Backoff(first_s=0.5, limit_s=15.0)
-MAX_TRIES = 40
-"""Some seven minutes: answers that took hours must not be lost while an API server restarts, or a link is down."""
+PATIENCE_S = 300.0
+"""Answers that took hours must not be lost while an API server restarts, or a link is down."""
 
 CHECK_TIMEOUT_S = 10.0
 
@@ -73,19 +75,21 @@ async def apply(
     *,
     rng: Random,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Store report and answers by server-side apply; retries while the API server does not answer.
+    """Store report and answers by server-side apply; retries while the API server does not answer, for `PATIENCE_S`.
 
     Raises:
         ResultError: the ConfigMap was not written; the message says what is missing.
     """
     data = {"report.json": report.to_text(), "answers.jsonl": fit_answers(answers, MAX_BYTES).decode()}
-    for failures in range(1, MAX_TRIES + 1):
+    begun_s = now()
+    for failures in count(1):
         try:
             await client.patch(_path_of(namespace, name), _build(name, data), kind=PatchKind.APPLY)
             return
         except ApiError as error:
-            if failures == MAX_TRIES or not _may_succeed_later(error):
+            if now() - begun_s > PATIENCE_S or not _may_succeed_later(error):
                 raise _explain(namespace, name, error) from error
         await sleep(PAUSES.pause_s(failures, rng))
 
