@@ -33,6 +33,14 @@ def test_top_once_shows_nodes_and_tasks_and_ends(cluster: FakeClient) -> None:
     assert "t4-1" in result.output
 
 
+def test_a_screen_is_shared_by_nodes_and_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert display.find_room(15) is None
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for lines, nodes in ((50, 23), (10, 3)):
+        monkeypatch.setenv("LINES", str(lines))
+        assert display.find_room(15) == nodes
+
+
 def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster: FakeClient) -> None:
     get = cluster.get
 
