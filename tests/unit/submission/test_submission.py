@@ -119,6 +119,20 @@ async def test_a_long_answer_that_cannot_be_read_keeps_its_beginning(error: ApiE
     assert f"the whole answer of task {one.tasks[0].name} cannot be read: {error}" in reports
 
 
+async def test_an_answer_that_the_api_server_cannot_decode_does_not_hold_up_the_others() -> None:
+    api, output, reports = FakeApiServer(), Lines(), list[str]()
+
+    async with under_way(submission(api, TWO, output, report=reports.append)):
+        api.fail("GET", *[ApiError(500, "InternalError", "cannot decode")] * 50)
+        finish(api, FIRST, result=CUT_OFF)
+        finish(api, SECOND)
+        await asyncio.sleep(120)
+        api.recover("GET")
+
+    assert [(line.task, line.truncated) for line in output.written] == [(FIRST, True), (SECOND, None)]
+    assert any("cannot be read: 500 InternalError: cannot decode" in words for words in reports)
+
+
 async def test_fields_that_a_newer_api_server_adds_do_not_matter() -> None:
     api, output, one = FakeApiServer(), Lines(), batch("a")
 
