@@ -24,8 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.api.node_server import MAX_SERVED_MODELS, InferenceEngine
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
-"""What a task can name; other models cannot be asked for."""
+MODEL_NAME = re.compile(r"[A-Za-z0-9/._][A-Za-z0-9._:/@+-]{0,252}")
+"""What a task can name; other models cannot be asked for. Many servers name a model by the path of its weights."""
 
 _NOT_LOADED = ("unloaded", "loading", "sleeping")
 

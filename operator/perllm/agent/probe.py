@@ -133,7 +133,7 @@ class ServerProbe:
             raise _ProbeError(f"its list of models was answered with status {status}")
         models = read_models(_parse(content))
         if not models:
-            raise _ProbeError("it lists no models that a task could name")
+            raise _ProbeError("it lists no models that a task could name: use letters, digits and . _ : / @ + -")
         self._engine = recognise_owner(models) or self._engine
         self._unloaded = read_unloaded(models)
         return tuple(one["id"] for one in models)

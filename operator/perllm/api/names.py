@@ -157,6 +157,12 @@ def node_server_status_path(node: str) -> str:
     return f"{node_server_path(node)}/status"
 
 
+def is_task_kind(text: str) -> bool:
+    """Whether this is what kubectl calls tasks, such as llmtask or llminferencetasks.perllm.io."""
+    kinds = (TASK_PLURAL, TASK_KIND.lower(), TASK_SHORT_NAME, f"{TASK_SHORT_NAME}s")
+    return text.lower().partition(".")[0] in kinds
+
+
 def pods_path(namespace: str | None = None) -> str:
     """Return the API path of the pods of one namespace, or of all when it is None."""
     return f"/api/v1/{_in_namespace(namespace)}pods"

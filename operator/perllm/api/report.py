@@ -105,7 +105,8 @@ def _validate(values: dict[str, Any]) -> RunReport:
         return RunReport.model_validate(values)
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors(include_url=False, include_context=False)}
-        return RunReport.model_validate({key: value for key, value in values.items() if key not in wrong})
+    # A field that is given in both spellings may be wrong in both: without the one, the other one counts.
+    return _validate({key: value for key, value in values.items() if key not in wrong})
 
 
 def _clean(report: RunReport) -> RunReport:

@@ -133,7 +133,7 @@ class Client:
             keepalive_timeout=60,
             socket_factory=open_socket,
         )
-        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, proxy=self._credentials.proxy)
         return self
 
     async def __aexit__(
@@ -194,6 +194,7 @@ class Client:
                 headers=self._credentials.headers() | ({"Accept": METADATA} if metadata_only else {}),
                 timeout=timeout,
                 read_bufsize=2**20,
+                server_hostname=self._credentials.server_name,
             ) as response:
                 if response.status >= 400:
                     raise _error_from(response, await response.read())
@@ -220,7 +221,12 @@ class Client:
             headers["Content-Type"] = content_type
         try:
             async with self._open().request(
-                method, self._credentials.server + path, params=query, data=data, headers=headers
+                method,
+                self._credentials.server + path,
+                params=query,
+                data=data,
+                headers=headers,
+                server_hostname=self._credentials.server_name,
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -272,4 +278,5 @@ def _error_from(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
     reason = str(status.get("reason") or response.reason)
     retry_after = response.headers.get("Retry-After", "")
     retry_after_s = min(float(retry_after), MAX_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,9}", retry_after) else 0.0
-    return ApiError(response.status, reason, str(status.get("message") or ""), retry_after_s)
+    # A server behind the proxy of the API server, such as Prometheus, has words of its own.
+    return ApiError(response.status, reason, str(status.get("message") or status.get("error") or ""), retry_after_s)

@@ -24,6 +24,8 @@ class Credentials:
         certificate_file: client certificate, if the identity is one.
         key_file: private key of the client certificate.
         token: returns the current bearer token; called for every request, because service-account tokens rotate.
+        proxy: URL of the HTTP proxy in between, if the kubeconfig names one.
+        server_name: name in the certificate of the server, if it differs from that in the URL.
     """
 
     server: str
@@ -31,6 +33,8 @@ class Credentials:
     certificate_file: str | None
     key_file: str | None
     token: Callable[[], str | None]
+    proxy: str | None = None
+    server_name: str | None = None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return a TLS context that verifies the server; None for plain HTTP."""
@@ -53,7 +57,7 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     Raises:
         CredentialsError: no usable credentials were found; the message says where they were looked for.
     """
-    configuration = client.Configuration()
+    configuration = client.Configuration(proxy="")  # that of the environment is not used
     try:
         _load(kubeconfig, context, configuration)
     except (config.ConfigException, OSError, TypeError, YAMLError) as error:
@@ -61,12 +65,16 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
         raise CredentialsError(f"no Kubernetes credentials in {sought}: {error}. Pass --kubeconfig FILE.") from error
     if not configuration.verify_ssl:
         raise CredentialsError("the kubeconfig disables TLS verification; add certificate-authority-data instead")
+    if configuration.proxy and not configuration.proxy.startswith(("http://", "https://")):
+        raise CredentialsError(f"the proxy-url of the kubeconfig, {configuration.proxy}, is not that of an HTTP proxy")
     return Credentials(
         server=configuration.host.rstrip("/"),
         ca_file=configuration.ssl_ca_cert,
         certificate_file=configuration.cert_file,
         key_file=configuration.key_file,
         token=lambda: _bearer_token(configuration),
+        proxy=configuration.proxy or None,
+        server_name=configuration.tls_server_name,
     )
 
 

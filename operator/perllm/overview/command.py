@@ -45,8 +45,12 @@ def top(
 def explain(task: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
     """Explain where TASK runs, why there and not elsewhere, why it waited, and what it cost; or what it waits for.
 
-    You need the right to get llminferencetasks.
+    TASK is a name, as kubectl prints it or as perllm top does: hello, llmtask/hello or NAMESPACE/hello. You need the
+    right to get llminferencetasks.
     """
+    from perllm.api.names import is_task_kind
     from perllm.overview.display import ClusterAccess, show_explanation
 
-    show_explanation(ClusterAccess(kubeconfig, context, namespace), task.rpartition("/")[2])
+    place, _, name = task.rpartition("/")
+    named = namespace or (None if is_task_kind(place) else place)
+    show_explanation(ClusterAccess(kubeconfig, context, named or None), name)

@@ -21,6 +21,12 @@ from perllm.overview.summary import summarise
 from perllm.overview.watch import Watch, list_served_models, may_read
 from perllm.text import cut
 
+OTHER_LINES = 12
+"""Lines of an overview that are neither nodes nor tasks, at most."""
+
+MIN_NODES = 3
+"""Nodes that are shown on the smallest screen."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
@@ -99,11 +105,19 @@ async def _follow(access: ClusterAccess, everywhere: bool, interval_s: float | N
         where = "all namespaces" if namespace is None else f"namespace {namespace}"
 
         def show() -> None:
-            lines = summarise(watch.tasks, watch.nodes, time.time(), rows=rows, where=where)
+            most_nodes = find_room(rows) if interval_s is not None else None
+            lines = summarise(watch.tasks, watch.nodes, time.time(), rows=rows, where=where, most_nodes=most_nodes)
             lines += [] if has_nodes else ["", "The nodes are not shown: you may not list llmnodeprofiles."]
             _display(lines, is_live=interval_s is not None)
 
         await watch.run(show, interval_s=interval_s)
+
+
+def find_room(rows: int) -> int | None:
+    """Return how many nodes a screen has room for next to so many tasks; None if it is no screen."""
+    if not sys.stdout.isatty():
+        return None
+    return max(shutil.get_terminal_size().lines - rows - OTHER_LINES, MIN_NODES)
 
 
 def _display(lines: list[str], *, is_live: bool) -> None:

@@ -52,6 +52,8 @@ def explain_task(task: SeenTask, now_s: float, models: Sequence[str] = ()) -> li
     if decision is None:
         return lines + list(_explain_unplaced(task, models))
     lines += _explain_place(task, decision)
+    if not task.status.phase.is_final and task.status.message:
+        lines.append(f"  Now       {clean_line(task.status.message)}")
     lines += _explain_alternatives(task.status, decision)
     return lines + _compare(task, decision)
 
@@ -66,7 +68,8 @@ def _describe_state(task: SeenTask, now_s: float) -> str:
     took = f" after {format_seconds(latency_s)}{of}" if latency_s is not None else ""
     if status.phase is not TaskPhase.SUCCEEDED:
         return f"{status.phase.lower()}{took}: {clean_line(status.message or 'no reason given')}"
-    return f"{'in time' if status.deadline_met else 'LATE'}, complete{took}; energy: {describe_energy(status)}"
+    partly = f"; {clean_line(status.message)}" if status.message else ""
+    return f"{'in time' if status.deadline_met else 'LATE'}, complete{took}; energy: {describe_energy(status)}{partly}"
 
 
 def _is_late(task: SeenTask, now_s: float) -> bool:
@@ -76,6 +79,9 @@ def _is_late(task: SeenTask, now_s: float) -> bool:
 def _explain_unplaced(task: SeenTask, models: Sequence[str]) -> Iterator[str]:
     """Yield what a task waits for that has no node, or why it never got one."""
     status, scheduled = task.status, task.find_condition(ConditionType.SCHEDULED)
+    if status.node_name is not None:
+        yield f"  Where     {status.node_name}, and why is not known: PerLLM has no record of a decision"
+        return
     if status.phase.is_final:
         yield "  It was not placed on any node."
         return

@@ -14,7 +14,13 @@ LATELY_S = 60.0
 
 
 def summarise(
-    tasks: Sequence[SeenTask], nodes: Sequence[SeenNode], now_s: float, *, rows: int, where: str
+    tasks: Sequence[SeenTask],
+    nodes: Sequence[SeenNode],
+    now_s: float,
+    *,
+    rows: int,
+    where: str,
+    most_nodes: int | None = None,
 ) -> list[str]:
     """Return the overview, line by line.
 
@@ -24,10 +30,11 @@ def summarise(
         now_s: Unix time.
         rows: maximum number of tasks that are listed.
         where: what the tasks are those of, in words.
+        most_nodes: maximum number of nodes that are listed; None for all.
     """
     lines = [f"Tasks of {where}: {_count(tasks)}", *_describe_lately(tasks, now_s), *_describe_waits(tasks)]
     if nodes:
-        lines += ["", *_list_nodes(nodes, tasks)]
+        lines += ["", *_list_nodes(nodes, tasks, most_nodes)]
     if tasks and rows:
         lines += ["", *_list_tasks(tasks, now_s, rows)]
     return lines
@@ -68,12 +75,15 @@ def _describe_waits(tasks: Iterable[SeenTask]) -> Iterator[str]:
         yield f"{count} waiting: {cause}"
 
 
-def _list_nodes(nodes: Sequence[SeenNode], tasks: Sequence[SeenTask]) -> Iterator[str]:
+def _list_nodes(nodes: Sequence[SeenNode], tasks: Sequence[SeenTask], most: int | None) -> Iterator[str]:
     rows = [["NODE", "TIER", "GPU", "SERVES", "BUSY", "TASKS", "ENDED", "IN TIME", "JOULES", "CIRCUIT"]]
-    for node in sorted(nodes, key=lambda node: (str(node.status.tier), node.name)):
+    for node in sorted(nodes, key=lambda node: (str(node.status.tier), node.name))[:most]:
         there = [task for task in tasks if task.status.node_name == node.name]
         rows.append(_list_node(node, there))
     yield from tabulate(rows, right=(4, 5, 6, 7, 8))
+    left_out = len(nodes) - (len(rows) - 1)
+    if left_out:
+        yield f"... and {left_out} more nodes"
 
 
 def _list_node(node: SeenNode, there: Sequence[SeenTask]) -> list[str]:

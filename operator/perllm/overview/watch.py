@@ -46,16 +46,19 @@ class Watch:
             interval_s: seconds between two calls; None for one call only.
         """
         informers: list[Informer[Any]] = [self._tasks, *([self._nodes] if self._has_nodes else [])]
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one.run()) for one in informers]
-            for one in informers:
-                await one.synced.wait()
-            show()
-            while interval_s is not None:
-                await asyncio.sleep(interval_s)
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(one.run()) for one in informers]
+                for one in informers:
+                    await one.synced.wait()
                 show()
-            for task in running:
-                task.cancel()
+                while interval_s is not None:
+                    await asyncio.sleep(interval_s)
+                    show()
+                for task in running:
+                    task.cancel()
+        except ExceptionGroup as failures:  # such as a pipe that was closed
+            raise failures.exceptions[0] from None
 
 
 async def may_read(client: Client, path: str) -> bool:

@@ -38,7 +38,12 @@ def _with_prometheus(command: Callable[_P, None]) -> Callable[_P, None]:
             show_default=True,
             help="How far back, such as 90m or 7d.",
         ),
-        click.option("--prometheus", "url", help="URL of Prometheus as seen from here."),
+        click.option(
+            "--prometheus",
+            "url",
+            help="URL of Prometheus as seen from here. If it has several clusters, pass --config as well, whose "
+            "telemetry.matchers select one.",
+        ),
         click.option("--config", "config_file", type=FILE, help="Configuration file (YAML) of the operator."),
         cluster_options,
         click.option(

@@ -96,7 +96,7 @@ def _describe_saving(saving: Saving | None, show: Callable[[float], str]) -> tup
 
 
 def _render_nodes(report: Report) -> Markup:
-    busy = [node for node in report.nodes if node.tasks][:MAX_ROWS]
+    busy = [node for node in report.nodes if node.tasks]
     most = max((node.tasks for node in busy), default=0.0)
     rows = [
         [
@@ -120,7 +120,7 @@ def _render_nodes(report: Report) -> Markup:
 
 
 def _render_energy(report: Report) -> Markup:
-    metered = [node for node in report.nodes if node.measured_j][:MAX_ROWS]
+    metered = [node for node in report.nodes if node.measured_j]
     most = max((node.measured_j for node in metered), default=0.0)
     rows = [_list_energy(node, most) for node in metered]
     if len(rows) > 1:
@@ -153,7 +153,7 @@ def _render_payers(report: Report) -> Markup:
             count(line.prompt_tokens + line.output_tokens),
             energy(line.inference_j),
         ]
-        for line in report.bill.lines[:MAX_ROWS]
+        for line in report.bill.lines
     ]
     return _section(
         "Who used it", "No task has ended.", rows, ["namespace", "tasks", "in time", "tokens", "energy on nodes"]
@@ -196,7 +196,7 @@ def _render_obstacles(report: Report) -> Markup:
     ]
     return _section(
         "What stood in the way",
-        "Every deadline was met.",
+        "Every deadline was met." if report.judged else "No task has ended.",
         missed,
         ["reason of missed deadlines", "phase of the task", "tasks"],
         texts=2,
@@ -219,4 +219,8 @@ def _section(
     title: str, nothing: str, rows: list[list[Markup]], head: list[str], *, key: Markup = "", texts: int = 1
 ) -> Markup:
     heading = tag("h2", escape(title)) if title else ""
-    return heading + (key + table(head, rows, texts) if rows else tag("p", escape(nothing)))
+    if not rows:
+        return heading + tag("p", escape(nothing))
+    left_out = len(rows) - MAX_ROWS
+    more = tag("p", f"and {count(left_out)} more") if left_out > 0 else ""
+    return heading + key + table(head, rows[:MAX_ROWS], texts) + more

@@ -24,6 +24,8 @@ from perllm.telemetry.source import TelemetryError
 NAMESPACE = "namespace"
 """Label by which Prometheus says where the operator runs; none of the operator's own."""
 
+NO_METRICS = "Prometheus has no metrics of PerLLM in this period: is the operator scraped?"
+
 _T = TypeVar("_T")
 _FORMATS = {"table": format_table, "csv": format_csv, "json": format_json}
 
@@ -42,7 +44,7 @@ def print_bill(access: Mapping[str, Any], since_s: float, by: str, output: str) 
     """
     found = _ask(PrometheusAccess(**access), since_s, lambda past: read_bill(past, by))
     if not found.lines and not found.measured_j:
-        click.echo("Prometheus has no metrics of PerLLM in this period: is the operator scraped?", err=True)
+        click.echo(NO_METRICS, err=True)
     click.echo(_FORMATS[output](found))
 
 
@@ -53,6 +55,8 @@ def write_report(access: Mapping[str, Any], since_s: float, output: Path) -> Non
         ClickException: Prometheus cannot be asked, or the file cannot be written.
     """
     found = _ask(PrometheusAccess(**access), since_s, read_report)
+    if not found.bill.lines and not found.bill.measured_j and not found.shadowed:
+        click.echo(NO_METRICS, err=True)
     try:
         output.write_text(render_page(found), encoding="utf-8")
     except OSError as error:

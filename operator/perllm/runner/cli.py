@@ -76,10 +76,13 @@ def _read_destination(context: click.Context, parameter: click.Parameter, text: 
         destination = Destination.parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-    if destination.kind is DestinationKind.FILE and not os.access(Path(destination.name).parent, os.W_OK):
-        raise click.BadParameter(
-            f"{destination.name} cannot be written: mount a volume there that the pod may write to"
-        )
+    if destination.kind is not DestinationKind.FILE:
+        return destination
+    file = Path(destination.name)
+    if file.is_dir():
+        raise click.BadParameter(f"{file} is a folder: name a file in it, such as {file / 'answers.jsonl'}")
+    if not os.access(file.parent, os.W_OK):
+        raise click.BadParameter(f"{file} cannot be written: mount a volume there that the pod may write to")
     return destination
 
 

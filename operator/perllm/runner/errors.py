@@ -19,11 +19,13 @@ class EndpointError(Exception):
 
     Attributes:
         code: exit code of the runner for this error.
+        may_answer_others: whether the server may answer other prompts.
     """
 
-    def __init__(self, code: ExitCode, message: str) -> None:
+    def __init__(self, code: ExitCode, message: str, *, may_answer_others: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.may_answer_others = may_answer_others
 
 
 class ResultError(Exception):

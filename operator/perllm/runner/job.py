@@ -60,6 +60,31 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
     """Answer the prompts, write the result, and return the exit code."""
     started_s, unix_offset_s = time.monotonic(), time.time() - time.monotonic()
     work = Work(prompts)
+    try:
+        await _check_destination(settings, prompts)
+    except ResultError as error:
+        work.end(ExitCode.RESULT_LOST, str(error))
+    else:
+        await _ask(settings, work)
+    if work.problem:
+        log.error("%s", work.problem)
+    report = summarise(work, started_s=started_s, finished_s=time.monotonic(), unix_offset_s=unix_offset_s)
+    if work.code == ExitCode.RESULT_LOST:
+        _write_report(settings, work, report)
+    else:
+        await _write(settings, work, report)
+    return work.code
+
+
+async def _check_destination(settings: Settings, prompts: tuple[Prompt, ...]) -> None:
+    """Raise a ResultError if it is certain that the answers could not be written."""
+    if settings.destination.kind is DestinationKind.CONFIG_MAP:
+        from perllm.runner import config_map
+
+        await config_map.check(settings.namespace, settings.destination.name, prompts)
+
+
+async def _ask(settings: Settings, work: Work) -> None:
     deadline_s = settings.deadline_unix_s
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -70,15 +95,10 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
         await carry_out(
             work,
             PatientEndpoint(endpoint, settings.sampling, settings.patience, now=time.monotonic, rng=Random()),
-            _choose_listener(settings, len(prompts)),
+            _choose_listener(settings, len(work.prompts)),
             concurrency=settings.concurrency,
             time_left_s=None if deadline_s is None else deadline_s - time.time(),
         )
-    if work.problem:
-        log.error("%s", work.problem)
-    report = summarise(work, started_s=started_s, finished_s=time.monotonic(), unix_offset_s=unix_offset_s)
-    await _write(settings, work, report)
-    return work.code
 
 
 def _choose_listener(settings: Settings, prompts: int) -> Listener:

@@ -91,13 +91,13 @@ class PatientEndpoint:
                     raise EndpointError(ExitCode.UNREACHABLE, self._describe_wait(error, pause_s)) from error
                 self._log_waiting(error)
             except PromptRejectedError as error:
-                raise EndpointError(ExitCode.REJECTED, str(error)) from error
+                raise EndpointError(ExitCode.REJECTED, str(error), may_answer_others=True) from error
             except ServerFailedError as error:
-                raise EndpointError(ExitCode.UNREACHABLE, str(error)) from error
+                raise EndpointError(ExitCode.UNREACHABLE, str(error), may_answer_others=True) from error
             except TimeoutError as error:
                 limit = f"{self._patience.timeout_s:g} s (--timeout)"
                 message = f"{self._endpoint.url}: the answer took longer than {limit}"
-                raise EndpointError(ExitCode.OUT_OF_TIME, message) from error
+                raise EndpointError(ExitCode.OUT_OF_TIME, message, may_answer_others=True) from error
             await self._sleep(pause_s)
 
     def _describe_wait(self, error: UnavailableError, pause_s: float) -> str:

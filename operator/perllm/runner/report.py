@@ -2,6 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -10,10 +12,14 @@ from perllm.api.report import RunReport, TokenSource
 from perllm.cluster.times import to_time
 from perllm.completions.answer import Answer
 from perllm.runner.errors import ResultError
+from perllm.runner.prompts import Prompt
 from perllm.runner.work import Work
-from perllm.text import clean_line, clean_text
+from perllm.text import clean_line, clean_text, cut
 
 MAX_PROBLEM_CHARACTERS = 500
+
+KEPT_PROBLEM_CHARACTERS = 80
+"""What is kept of the problem of each answer, however little room there is."""
 
 
 def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s: float) -> RunReport:
@@ -84,7 +90,7 @@ def _fit(with_length: Callable[[int], RunReport], longest: int, limit_bytes: int
 
 
 def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> bytes:
-    """Return the answers as JSON lines; if they do not fit, all texts are truncated to the same length.
+    """Return the answers as JSON lines; if they do not fit, all texts and problems are truncated to the same length.
 
     Raises:
         ResultError: they do not fit even without texts.
@@ -92,13 +98,9 @@ def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> by
     objects = [answer.to_object(index) for index, answer in enumerate(answers)]
 
     def with_texts(length: int) -> bytes:
-        cut = (
-            one if len(one["text"]) <= length else {**one, "text": one["text"][:length], "truncated": True}
-            for one in objects
-        )
-        return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in cut)
+        return b"".join(orjson.dumps(_shorten(one, length), option=orjson.OPT_APPEND_NEWLINE) for one in objects)
 
-    longest = max(len(one["text"]) for one in objects)
+    longest = max(max(len(one["text"]), len(one.get("problem", ""))) for one in objects)
     whole = with_texts(longest)
     if limit_bytes is None or len(whole) <= limit_bytes:
         return whole
@@ -106,6 +108,32 @@ def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> by
     if length < 0:
         raise ResultError(f"{len(answers)} answers do not fit into {limit_bytes} bytes: write them to a file")
     return with_texts(length)
+
+
+def _shorten(line: dict[str, Any], length: int) -> dict[str, Any]:
+    text, problem = line["text"], line.get("problem", "")
+    shorter = {} if len(text) <= length else {"text": text[:length], "truncated": True}
+    kept = max(length, KEPT_PROBLEM_CHARACTERS)
+    return {**line, **shorter, **({"problem": cut(problem, kept)} if len(problem) > kept else {})}
+
+
+def check_room(prompts: Sequence[Prompt], limit_bytes: int) -> None:
+    """Make sure that answers to these prompts will fit into so many bytes, however short their texts may become.
+
+    Raises:
+        ResultError: they will not.
+    """
+    usual = Answer(
+        pieces=["x"],
+        sent_s=0.0,
+        first_s=0.123456,
+        ended_s=1.234567,
+        reported_prompt_tokens=100,
+        reported_output_tokens=100,
+        finish_reason="stop",
+        problem="",
+    )
+    fit_answers([replace(usual, prompt_id=prompt.id) for prompt in prompts], limit_bytes)
 
 
 def _add_up(tokens: Iterable[int | None]) -> int | None:

@@ -12,6 +12,9 @@ from perllm.runner.prompts import Prompt
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+MAX_FAILURES = 2
+"""After so many failures of the server in a row no more prompts are asked; a single one may be due to its prompt."""
+
 
 @dataclass(slots=True)
 class Work:
@@ -22,12 +25,14 @@ class Work:
         answers: the answer to each of them, complete or not.
         code: exit code.
         problem: what went wrong, in words; empty if nothing did.
+        failures: how often the server has failed since it last answered a prompt, or rejected one.
     """
 
     prompts: Sequence[Prompt]
     answers: list[Answer] = field(default_factory=list)
     code: int = ExitCode.DONE
     problem: str = ""
+    failures: int = 0
 
     def __post_init__(self) -> None:
         self.answers = [Answer(prompt_id=prompt.id) for prompt in self.prompts]
@@ -56,7 +61,8 @@ async def carry_out(
 ) -> None:
     """Answer the prompts until all are done, time is up, a signal arrives or the server is gone.
 
-    A rejected prompt does not keep the others from being answered; a server that is gone does.
+    A prompt that is rejected, or on which the server fails, does not keep the others from being answered; a server that
+    is gone, or fails repeatedly, does.
     """
     if time_left_s is not None and time_left_s <= 0:
         work.end(ExitCode.OUT_OF_TIME, "the deadline had passed before the first prompt was sent")
@@ -105,9 +111,12 @@ async def _ask_some(remaining: Iterator[int], work: Work, endpoint: PatientEndpo
             await endpoint.ask(work.prompts[index], answer, listener.on_text)
         except EndpointError as error:
             answer.problem = str(error)
-            if error.code is not ExitCode.REJECTED:
-                raise
             work.end(error.code, str(error))
+            work.failures = 0 if error.code is ExitCode.REJECTED else work.failures + 1
+            if not error.may_answer_others or work.failures >= MAX_FAILURES:
+                raise
+        else:
+            work.failures = 0
         listener.on_answer(index, answer)
 
 

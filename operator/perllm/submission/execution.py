@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,21 +94,27 @@ async def _submit(batch: Batch, options: dict[str, Any]) -> int:
     with _open_output(options["output"], batch, options["line_format"], accounts=options["accounts"]) as output:
         async with client:
             window, deletes = options["window"], options["deletes"]
-            submission = Submission(client, batch, output, window=window, deletes=deletes, report=_report, rng=Random())
+            account = partial(_explain, client, batch.namespace) if _is_accounted(batch, options) else None
+            submission = Submission(
+                client, batch, output, window=window, deletes=deletes, report=_report, rng=Random(), account=account
+            )
             carried_out = carry_out(submission, cancels=options["cancel_on_interrupt"], report=_report)
             task = asyncio.ensure_future(carried_out)
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             is_complete = await task
-            if options["accounts"] and is_complete and len(batch.tasks) == 1:
-                await _explain(client, batch)
             return _choose_exit_code(is_complete=is_complete, late=submission.tally.late)
 
 
-async def _explain(client: Client, batch: Batch) -> None:
-    """Report where the only task of a batch ran, why, and what it cost."""
+def _is_accounted(batch: Batch, options: dict[str, Any]) -> bool:
+    """Whether it is to be reported where the task ran, which takes a screen, so that of several tasks it is not."""
+    return bool(options["accounts"]) and len(batch.tasks) == 1
+
+
+async def _explain(client: Client, namespace: str, task: str) -> None:
+    """Report where a task ran, why, and what it cost."""
     try:
-        lines = await read_explanation(client, batch.namespace, batch.tasks[0].name)
+        lines = await read_explanation(client, namespace, task)
     except (ApiError, ValueError) as error:
         lines = [f"the task cannot be explained: {error_line(error)}"]
     for line in lines:

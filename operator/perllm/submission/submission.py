@@ -16,7 +16,7 @@ from perllm.cluster.outages import Outages
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.guard import Guard
 from perllm.submission.answers import AnswerLine, Tally, build_line_of_deleted
-from perllm.submission.batch import Batch
+from perllm.submission.batch import Batch, BatchTask
 from perllm.submission.output import Output
 from perllm.submission.task_requests import TaskRequests, explain_conflict
 from perllm.submission.task_state import TaskState, read_state
@@ -48,6 +48,7 @@ class Submission:
         deletes: whether a task is deleted once its line is written, with the whole answer.
         report: called with progress.
         rng: jitter of pauses.
+        account: called with the name of each task that has a line, before the task may be deleted.
 
     Attributes:
         batch: the tasks.
@@ -64,6 +65,7 @@ class Submission:
         deletes: bool,
         report: Callable[[str], None],
         rng: Random,
+        account: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.batch = batch
         self.tally = Tally.of(output.lines)
@@ -74,6 +76,7 @@ class Submission:
         self._window = window
         self._deletes = deletes
         self._notify = report
+        self._account = account
         self._requests = TaskRequests(client, batch, notify=report, fail=self._fail, rng=rng)
         written = {line.task for line in output.lines}
         self._missing = {task.name: task for task in batch.tasks if task.name not in written}
@@ -111,7 +114,7 @@ class Submission:
         if not self._missing:
             return
         # The informer would retry forever, even with a wrong address or without rights.
-        await self._client.get(names.tasks_path(self.batch.namespace), labelSelector=self.batch.selector, limit="1")
+        await self._check_access()
         jobs = (
             self._informer.run(),
             self._writes.run(),
@@ -136,6 +139,13 @@ class Submission:
         failures = [one for one in results if isinstance(one, BaseException)]
         return sum(not (isinstance(one, ApiError) and one.status == 404) for one in failures)
 
+    async def _check_access(self) -> None:
+        try:
+            await self._client.get(names.tasks_path(self.batch.namespace), labelSelector=self.batch.selector, limit="1")
+        except ApiError as error:
+            if error.status != 429 and error.status < 500:  # it is there, and overloaded
+                raise
+
     async def _create_missing(self) -> None:
         await self._informer.synced.wait()
         for task in tuple(self._missing.values()):
@@ -144,7 +154,12 @@ class Submission:
                 await self._room.wait()
             if task.name in self._missing and task.name not in self._known:
                 self._unfinished.add(task.name)
-                self._write("task", task.name, partial(self._requests.create, task))
+                self._write("task", task.name, partial(self._create, task))
+
+    async def _create(self, task: BatchTask) -> None:
+        # A creation whose answer got lost is repeated: by then the task may have been answered, and deleted.
+        if task.name in self._missing:
+            await self._requests.create(task)
 
     def _write(self, kind: str, name: str, send: Callable[[], Awaitable[None]]) -> None:
         self._writes.put(Write(kind, f"{self.batch.namespace}/{name}", send))
@@ -181,6 +196,8 @@ class Submission:
             line = await self._requests.complete(finished.line, finished.answer_name)
             self._output.write(line)
             self.tally.add(line)
+            if self._account is not None:
+                await self._account(line.task)
             # Of an answer that could not be read, the task is all there is.
             is_whole = finished.answer_name is None or line is not finished.line
             if self._deletes and is_whole:

@@ -15,7 +15,12 @@ from perllm.submission.batch import Batch, BatchTask
 from perllm.text import error_line
 
 READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
+MAX_FAULTS = 8
+"""Failures after which an object that the API server has a fault with is left: the answers of others wait for it."""
+
 DENIED = (401, 403)
+QUOTA_EXCEEDED = "exceeded quota"
+"""The API server's words if a namespace may not have more objects of a kind for now."""
 
 
 class TaskRequests:
@@ -91,7 +96,7 @@ class TaskRequests:
                 item = await self._client.get(names.task_answer_path(self._batch.namespace, answer_name))
                 return line.with_whole(TaskAnswer.model_validate(item))
             except (ApiError, ValidationError) as error:
-                if not isinstance(error, ApiError) or not error.is_transient or error.status in DENIED:
+                if not isinstance(error, ApiError) or _is_given_up(error, failures):
                     self._notify(f"the whole answer of task {line.task} cannot be read: {error_line(error)}")
                     break
             failures += 1
@@ -99,9 +104,9 @@ class TaskRequests:
         return line
 
     def _is_lasting(self, error: ApiError) -> bool:
-        """Whether a retry is pointless. A right that was there before may come back, as a quota may."""
+        """Whether a retry is pointless. A right that was there before may come back; a quota becomes free again."""
         if error.status in DENIED:
-            return not self._may_create
+            return not self._may_create and QUOTA_EXCEEDED not in error.message
         return not error.is_transient and error.status != 409
 
     async def _adopt(self, task: BatchTask) -> None:
@@ -110,6 +115,12 @@ class TaskRequests:
         labels = item["metadata"].get("labels") or {}
         if labels.get(names.BATCH_LABEL) != self._batch.name:
             self._fail(explain_conflict(self._batch, task.name))
+
+
+def _is_given_up(error: ApiError, failures: int) -> bool:
+    """Whether an answer is not read again after this error, and so many before it."""
+    is_faulty = error.status == 500 and failures >= MAX_FAULTS
+    return is_faulty or not error.is_transient or error.status in DENIED
 
 
 def explain_conflict(batch: Batch, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from perllm.api.rules import IMMUTABLE_FIELDS
 from perllm.api.task import TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
@@ -55,5 +56,9 @@ def read_state(item: Object, task: BatchTask, *, waits_for_energy: bool) -> Task
 
 
 def _has_spec(item: Object, spec: TaskSpec) -> bool:
-    """Whether a task on the API server asks this; what the server has added by itself does not matter."""
-    return all(item["spec"].get(field) == value for field, value in spec.to_object().items())
+    """Whether a task on the API server asks this.
+
+    What may be changed while it exists, such as its priority, does not matter, nor what the server has added by itself.
+    """
+    asked = spec.to_object()
+    return all(item["spec"].get(field) == asked[field] for field in IMMUTABLE_FIELDS if field in asked)

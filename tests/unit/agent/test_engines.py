@@ -47,8 +47,10 @@ def test_any_text_is_a_load(text: str) -> None:
 
 
 def test_models_are_those_that_a_task_can_name() -> None:
-    content = {"data": [{"id": "org/a"}, {"id": "org/a"}, {"id": "/models/x.gguf"}, {"id": 5}, "b", {}]}
-    assert [one["id"] for one in read_models(content)] == ["org/a"]
+    content = {
+        "data": [{"id": "org/a"}, {"id": "org/a"}, {"id": "/models/x.gguf"}, {"id": "a model"}, {"id": 5}, "b", {}]
+    }
+    assert [one["id"] for one in read_models(content)] == ["org/a", "/models/x.gguf"]
     assert len(read_models({"data": [{"id": f"m{one}"} for one in range(1000)]})) == MAX_SERVED_MODELS
     assert read_models({"data": "odd"}) == read_models([]) == []
 

@@ -62,6 +62,11 @@ def test_impossible_field_is_left_out_and_the_rest_kept(field: str, value: Any) 
     assert report == RunReport.model_validate(expected)
 
 
+def test_a_field_in_both_spellings_counts_where_it_is_possible() -> None:
+    assert parse_run_report('{"outputTokens": -1, "output_tokens": 3}') == RunReport(output_tokens=3)
+    assert parse_run_report('{"startedAt": 5, "started_at": "?", "text": "a"}') == RunReport(text="a")
+
+
 def test_of_a_problem_without_end_the_beginning_is_kept() -> None:
     report = parse_run_report(json.dumps({**REPORT, "problem": "\x1b[1mout of memory" + "!" * 2000}))
 
@@ -91,6 +96,6 @@ JSON_VALUES = (
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(REPORT)), JSON_VALUES))
+@given(st.dictionaries(st.sampled_from(sorted([*REPORT, *RunReport.model_fields])), JSON_VALUES))
 def test_no_termination_message_can_raise(values: dict[str, Any]) -> None:
     parse_run_report(json.dumps(values))

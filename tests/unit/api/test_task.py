@@ -29,6 +29,11 @@ def test_only_model_prompt_deadline_and_template_are_needed() -> None:
     assert spec.on_deadline_missed is OnDeadlineMissed.CONTINUE
 
 
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B", "qwen2.5:7b", "/models/x.gguf", "./x.gguf", "_own"])
+def test_a_model_has_the_name_that_its_server_gives_it_such_as_the_path_of_its_weights(name: str) -> None:
+    assert make_spec(model=name).model == name
+
+
 def test_quantities_and_durations_are_given_as_numbers_with_units() -> None:
     spec = make_spec(inputBytes="2Mi", deadline="1m30s", ttlAfterFinished="1h", tiers=["edge"])
 

@@ -1,10 +1,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import aiohttp
 import orjson
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import RawTestServer, TestServer
 
 from perllm.cluster import client as client_module
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError, Client, PatchKind
@@ -176,6 +177,35 @@ async def test_a_watch_that_was_garbled_on_its_way_is_broken_off(serve: Serve, m
         await asyncio.wait_for(anext(watch), 2)
 
 
+async def test_a_proxy_is_asked_for_what_the_server_has() -> None:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.json_response({"asked": str(request.url)})
+
+    async with RawTestServer(answer) as proxy:
+        credentials = Credentials("http://kube.test", None, None, None, lambda: None, proxy=str(proxy.make_url("/")))
+        async with Client(credentials) as client:
+            assert await client.get("/api/v1/pods") == {"asked": "http://kube.test/api/v1/pods"}
+
+
+async def test_the_certificate_of_the_server_may_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def connect(_: object, *__: object, server_hostname: str, **___: object) -> None:
+        names.append(server_hostname)
+        raise OSError
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", connect)
+    monkeypatch.setattr(aiohttp.ClientSession, "get", connect)
+    credentials = Credentials("https://10.0.0.1", None, None, None, lambda: None, server_name="kube.test")
+    async with Client(credentials) as client:
+        with pytest.raises(ApiUnreachableError):
+            await client.get("/x")
+        with pytest.raises(ApiUnreachableError):
+            await anext(client.watch("/x", {}))
+
+    assert names == ["kube.test", "kube.test"]
+
+
 async def test_a_client_that_was_not_entered_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with Client"):
         await Client(Credentials("http://x", None, None, None, lambda: None)).get("/x")
@@ -191,6 +221,14 @@ async def test_an_answer_that_takes_too_long_is_that_of_one_request_only(serve: 
         await client.post("/x", {})
     assert caught.value.is_transient
     assert not caught.value.is_unreachable
+
+
+async def test_words_of_a_server_behind_the_api_server_are_kept(serve: Serve) -> None:
+    async def time_out(_: web.Request) -> web.Response:
+        return web.json_response({"status": "error", "errorType": "timeout", "error": "query timed out"}, status=503)
+
+    with pytest.raises(ApiError, match="query timed out"):
+        await (await serve(time_out)).get("/proxy")
 
 
 async def test_a_refusal_of_any_length_is_one_clean_line(serve: Serve) -> None:

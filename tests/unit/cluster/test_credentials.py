@@ -53,6 +53,20 @@ def test_the_server_is_always_verified(tmp_path: Path) -> None:
         load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
 
 
+def test_the_way_to_the_server_is_that_of_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere:1")
+    cluster: dict[str, object] = {"server": "https://10.0.0.1:6443"}
+    plain = load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
+    assert (plain.proxy, plain.server_name) == (None, None)
+
+    cluster |= {"proxy-url": "http://bastion:3128", "tls-server-name": "kube.example.com"}
+    there = load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
+    assert (there.proxy, there.server_name) == ("http://bastion:3128", "kube.example.com")
+
+    with pytest.raises(CredentialsError, match="socks5://bastion:1080, is not that of an HTTP proxy"):
+        load_credentials(write_kubeconfig(tmp_path, cluster={**cluster, "proxy-url": "socks5://bastion:1080"}, user={}))
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "apiVersion: v1", "just text"])
 def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "kubeconfig"

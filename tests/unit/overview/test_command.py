@@ -33,6 +33,14 @@ def test_top_once_shows_nodes_and_tasks_and_ends(cluster: FakeClient) -> None:
     assert "t4-1" in result.output
 
 
+def test_a_screen_is_shared_by_nodes_and_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert display.find_room(15) is None
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for lines, nodes in ((50, 23), (10, 3)):
+        monkeypatch.setenv("LINES", str(lines))
+        assert display.find_room(15) == nodes
+
+
 def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster: FakeClient) -> None:
     get = cluster.get
 
@@ -47,7 +55,16 @@ def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster
     assert "you may not list llmnodeprofiles" in result.output
 
 
-@pytest.mark.parametrize("name", ["hello", "llmtask/hello"])
+def test_explain_takes_a_name_as_top_prints_it(cluster: FakeClient) -> None:
+    other = make_done()
+    cluster.store(
+        names.task_path("other", "hello"), **{**other, "metadata": {**other["metadata"], "namespace": "other"}}
+    )
+    assert run("explain", "other/hello").output.startswith("Task other/hello (chat): in time")
+    assert run("explain", "llmtask/hello", "-n", "other").output.startswith("Task other/hello")
+
+
+@pytest.mark.parametrize("name", ["hello", "llmtask/hello", "llminferencetask.perllm.io/hello"])
 def test_explain_takes_a_name_as_kubectl_prints_it(cluster: FakeClient, name: str) -> None:
     result = run("explain", name)
     assert result.output.startswith("Task team/hello (chat): in time"), result.output

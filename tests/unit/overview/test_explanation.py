@@ -1,6 +1,8 @@
 """What a developer asks about a task, and the answer."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from perllm.overview.reading import read_task
 from unit.overview.objects import CREATED_S, make_condition, make_done, make_placed, make_task
 
 NOW_S = CREATED_S + 5.0
+DOCUMENTATION = (Path(__file__).parents[3] / "docs/tasks.md").read_text("utf-8")
 OTHER = {"node": "h100-1", "gpuType": "H100", "hitChance": 0.99, "predictedLatency": 1.5, "predictedEnergy": 900.0}
 
 
@@ -31,6 +34,16 @@ def test_where_when_and_why() -> None:
     assert "Where     t4-1 (edge, T4), as a request to its model server" in text
     assert "When      placed at once, 0.10 s after its creation" in text
     assert "Why       by cs-ucb: highest net value, of 2 candidates" in text
+
+
+def test_what_keeps_a_placed_task_from_running_is_quoted() -> None:
+    stuck = make_placed(phase="Scheduled", message="the pod is starting: ImagePullBackOff: no such image")
+    assert "  Now       the pod is starting: ImagePullBackOff: no such image" in explain(stuck).splitlines()
+
+
+def test_prompts_without_an_answer_are_counted() -> None:
+    text = explain(make_done(message="2 of 10 prompts were not answered"))
+    assert "energy: 250 J (measured); 2 of 10 prompts were not answered\n" in text
 
 
 def test_what_it_waited_for() -> None:
@@ -98,6 +111,15 @@ def test_a_task_with_a_pod_needs_no_model_server() -> None:
     assert "model server" not in text
 
 
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_a_task_that_was_placed_without_a_decision_does_not_wait(phase: str) -> None:
+    placed = make_condition("Scheduled", "True", "Placed", "bound without a decision by PerLLM")
+    text = explain(make_task(phase=phase, nodeName="t4-1", conditions=[placed]))
+    assert "Where     t4-1, and why is not known" in text
+    assert "waiting" not in text
+    assert "not placed" not in text
+
+
 def test_a_task_that_no_operator_has_seen_says_so() -> None:
     assert "PerLLM has not picked it up" in explain(make_task())
 
@@ -108,6 +130,8 @@ def test_a_rejected_task_has_its_reason() -> None:
     assert "It was not placed on any node." in text
 
 
-def test_every_cause_in_the_documentation_has_words() -> None:
-    for cause in ("tier", "size", "selector", "taint", "node-condition", "circuit", "avoided", "hold", "compute"):
-        assert cause in CAUSES
+def test_every_cause_has_words_and_is_in_the_documentation() -> None:
+    table = DOCUMENTATION.partition("counts the excluded nodes")[2].partition("Earlier versions")[0]
+    assert {cause for row in table.splitlines() for cause in re.findall("`([a-z-]+)`", row.partition(" | ")[0])} == set(
+        CAUSES
+    )

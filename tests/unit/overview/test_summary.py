@@ -55,6 +55,16 @@ def test_a_node_has_its_tasks_and_its_circuit() -> None:
     ]
 
 
+def test_nodes_that_a_screen_has_no_room_for_leave_it_to_the_tasks() -> None:
+    nodes = tuple(make_profile(f"t4-{number}") for number in range(5))
+    seen = [node for one in nodes if (node := read_node(one)) is not None]
+    lines = summarise([read_task(make_done())], seen, NOW_S, rows=10, where="namespace team", most_nodes=3)
+    assert [line.split()[0] for line in lines if line.startswith("t4-")] == ["t4-0", "t4-1", "t4-2"]
+    assert "... and 2 more nodes" in lines
+    assert lines[-1].startswith("team/hello")
+    assert "more nodes" not in show(nodes=nodes)
+
+
 def test_open_tasks_come_first_the_most_urgent_one_at_the_top() -> None:
     urgent = make_task("urgent", spec={"deadline": "6s"}, phase="Pending")
     text = show(make_done("done"), make_placed("later"), urgent, rows=2)

@@ -32,6 +32,15 @@ async def test_it_shows_what_has_changed_since() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_pipe_that_is_closed_ends_it_by_an_error_of_its_own() -> None:
+    def show() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await Watch(cast(Client, FakeApiServer()), None, has_nodes=False).run(show, interval_s=1.0)
+
+
+@pytest.mark.looptime
 async def test_nodes_that_may_not_be_read_are_not_asked_for() -> None:
     api = FakeApiServer()
     watch = Watch(cast(Client, api), None, has_nodes=False)

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
 
+from perllm.reporting import printing
 from perllm.reporting.printing import describe_gap, select_installation
+from perllm.reporting.report import read_report
 from perllm.settings_file import ConfigError
 from unit.reporting.past_of import PERIOD, ScrapedMetrics, scrape
 
@@ -40,6 +44,18 @@ async def test_a_period_longer_than_the_retention_of_prometheus_is_named(first_s
 
     assert words in describe_gap(past)
     assert bool(words) is bool(describe_gap(past))
+
+
+async def test_a_report_without_any_metrics_asks_whether_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = await read_report(ScrapedMetrics().past())
+    monkeypatch.setattr(printing, "_ask", lambda *_: found)
+
+    printing.write_report({}, 3600.0, tmp_path / "report.html")
+
+    assert "is the operator scraped?" in capsys.readouterr().err
+    assert (tmp_path / "report.html").exists()
 
 
 async def test_without_any_metrics_there_is_no_gap() -> None:

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from perllm.reporting.advice import list_advice
-from perllm.reporting.page import render_page
+from perllm.reporting.page import MAX_ROWS, render_page
 from perllm.reporting.report import Promise, Report, read_report
 from perllm.reporting.saving import Saving, read_saving
 from unit.reporting.past_of import END_S, PERIOD, ScrapedMetrics, scrape
@@ -116,9 +116,18 @@ async def test_a_page_without_any_metrics_says_what_is_missing() -> None:
         "nothing was compared",
         "No task has ended on a node.",
         "No energy was measured",
+        "What stood in the way No task has ended.",
         "Nothing stands out.",
     ):
         assert words in document.text
+
+
+async def test_a_long_table_says_how_many_rows_it_leaves_out() -> None:
+    metrics = ScrapedMetrics()
+    for number in range(MAX_ROWS + 7):
+        metrics.count("perllm_node_tasks", 1, node=f"n{number}", tier="edge", gpu="T4", met="true")
+
+    assert "and 7 more" in Document(render_page(await read_report(metrics.past()))).words
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,22 @@ import pytest
 
 from perllm.api.report import RunReport, TokenSource, parse_run_report
 from perllm.runner import config_map
-from perllm.runner.errors import ExitCode
+from perllm.runner.errors import ExitCode, ResultError
 from perllm.runner.job import Settings, run
 from perllm.runner.patience import AnswerPatience, Sampling
 from perllm.runner.prompts import Prompt, collect_prompts
 from perllm.runner.result import Destination
-from unit.completions.model_server import FakeModelServer, chunk, encode, hang, hang_up, refuse, stream
+from unit.completions.model_server import (
+    ANSWER,
+    FakeModelServer,
+    Handler,
+    chunk,
+    encode,
+    hang,
+    hang_up,
+    refuse,
+    stream,
+)
 
 FAR_S = 3600.0
 
@@ -133,14 +143,46 @@ async def test_lost_server_counts_more_than_a_refused_prompt(settings: Settings,
 async def test_lost_server_ends_the_run_and_what_came_is_reported(
     settings: Settings, model_server: FakeModelServer
 ) -> None:
-    model_server.script = [stream(encode(chunk("half an")), then=hang_up)]
+    model_server.script = [stream(encode(chunk("half an")), then=hang_up)] * 2
 
-    code = await run(settings, prompts("a", "b"))
+    code = await run(settings, prompts("a", "b", "c"))
 
     report = read_report(settings)
-    assert (code, len(model_server.requests)) == (ExitCode.UNREACHABLE, 1)
-    assert (report.text, report.output_tokens, report.token_source) == ("half an", 1, TokenSource.CHUNKS)
+    assert (code, len(model_server.requests)) == (ExitCode.UNREACHABLE, 2)
+    assert (report.text, report.output_tokens, report.token_source) == ("half an\n\nhalf an", 2, TokenSource.CHUNKS)
     assert "aborted the answer" in (report.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (refuse(500, {"error": {"message": "no template"}}), ExitCode.UNREACHABLE),
+        (stream(encode(chunk("half an")), then=hang_up), ExitCode.UNREACHABLE),
+        (stream(encode(chunk("half an")), then=hang), ExitCode.OUT_OF_TIME),
+    ],
+    ids=["fails", "aborts", "never ends"],
+)
+async def test_a_prompt_on_which_the_server_fails_does_not_keep_the_others_from_being_answered(
+    settings: Settings, model_server: FakeModelServer, failure: Handler, code: ExitCode
+) -> None:
+    fine = stream(ANSWER)
+    model_server.script = [failure, fine, failure, refuse(400), fine]
+    patience = AnswerPatience(wait_s=0.0, timeout_s=0.3)
+
+    ended = await run(dataclasses.replace(settings, patience=patience), prompts(*"abcde"))
+
+    report = read_report(settings)
+    assert (ended, len(model_server.requests)) == (code, 5)
+    assert (report.text or "").count("Hello there") == 2
+
+
+async def test_a_server_that_is_gone_is_not_asked_for_each_prompt(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
+    model_server.script = [refuse(503)]
+
+    assert await run(settings, prompts("a", "b")) == ExitCode.UNREACHABLE
+    assert len(model_server.requests) == 1
 
 
 async def test_waiting_for_a_server_is_no_inference(settings: Settings, model_server: FakeModelServer) -> None:
@@ -199,6 +241,25 @@ async def test_lost_result_has_its_own_code_and_the_report_tells_of_it(settings:
     assert "cannot be written" in (report.problem or "")
 
 
+async def accept(*_: object) -> None:
+    """Find no fault with a destination."""
+
+
+async def test_prompts_are_not_asked_if_their_answers_could_not_be_stored(
+    settings: Settings, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse_it(*_: object) -> None:
+        raise ResultError("ConfigMap team/answers cannot be written")
+
+    monkeypatch.setattr(config_map, "check", refuse_it)
+
+    code = await run(dataclasses.replace(settings, destination=Destination.parse("configmap:answers")), prompts())
+
+    report = read_report(settings)
+    assert (code, model_server.requests) == (ExitCode.RESULT_LOST, [])
+    assert (report.problem, report.result) == ("ConfigMap team/answers cannot be written", None)
+
+
 async def test_report_is_there_before_the_api_server_is_asked(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +269,7 @@ async def test_report_is_there_before_the_api_server_is_asked(
         seen.append(read_report(settings))
 
     monkeypatch.setattr(config_map, "store", store)
+    monkeypatch.setattr(config_map, "check", accept)
 
     await run(dataclasses.replace(settings, destination=Destination.parse("configmap:answers")), prompts())
 

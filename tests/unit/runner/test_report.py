@@ -142,6 +142,15 @@ def test_answers_that_do_not_fit_are_cut_to_one_length() -> None:
     assert (first["truncated"], "truncated" in second) == (True, False)
 
 
+def test_long_problems_of_some_answers_do_not_cost_the_others() -> None:
+    answers = [Answer(problem="the server said " + "x" * 700) for _ in range(10)] + [answered("y", 2.0, 3.0, 10.0)]
+
+    lines = [json.loads(line) for line in fit_answers(answers, 2500).splitlines()]
+
+    assert all(line["problem"].startswith("the server said xx") for line in lines[:-1])
+    assert lines[-1]["text"] == "y"
+
+
 def test_too_many_answers_are_refused_with_advice() -> None:
     with pytest.raises(ResultError, match="write them to a file"):
         fit_answers([Answer() for _ in range(100)], 600)

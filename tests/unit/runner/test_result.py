@@ -9,6 +9,7 @@ from perllm.cluster.client import ApiError, ApiUnreachableError, PatchKind
 from perllm.completions.answer import Answer
 from perllm.runner import config_map
 from perllm.runner.errors import ResultError
+from perllm.runner.prompts import Prompt
 from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
 
 
@@ -33,7 +34,14 @@ async def store(client: FakeClient) -> list[float]:
         pauses.append(seconds)
 
     await config_map.apply(
-        client, "team", "answers", RunReport(output_tokens=3), [Answer()], rng=Random(0), sleep=sleep
+        client,
+        "team",
+        "answers",
+        RunReport(output_tokens=3),
+        [Answer()],
+        rng=Random(0),
+        sleep=sleep,
+        now=lambda: sum(pauses),
     )  # type: ignore[arg-type]
     return pauses
 
@@ -90,9 +98,36 @@ async def test_missing_rights_are_told_at_once() -> None:
         await store(FakeClient(ApiError(403, "Forbidden", "no")))
 
 
+async def test_api_server_may_be_away_for_minutes() -> None:
+    client = FakeClient(*[ApiUnreachableError("away")] * 20)
+
+    assert 120.0 <= sum(await store(client)) <= 300.0
+    assert len(client.patches) == 1
+
+
 async def test_api_server_that_stays_away_is_given_up() -> None:
-    with pytest.raises(ResultError, match="ConfigMap team/answers was not written"):
-        await store(FakeClient(*[ApiUnreachableError("away")] * 10))
+    with pytest.raises(ResultError, match="ConfigMap team/answers cannot be written"):
+        await store(FakeClient(*[ApiUnreachableError("away")] * 100))
+
+
+async def test_whether_a_config_map_may_be_written_is_known_before_there_are_answers() -> None:
+    client = FakeClient()
+    await config_map.rehearse(client, "team", "answers")  # type: ignore[arg-type]
+
+    [(path, body, kind)] = client.patches
+    assert path == "/api/v1/namespaces/team/configmaps/answers?fieldManager=perllm-runner&force=true&dryRun=All"
+    assert (body["data"], kind) == ({}, PatchKind.APPLY)
+    with pytest.raises(ResultError, match="Let the pod's service account create and patch configmaps"):
+        await config_map.rehearse(FakeClient(ApiError(403, "Forbidden", "no")), "team", "answers")  # type: ignore[arg-type]
+
+
+async def test_an_api_server_that_is_away_before_there_are_answers_may_come_back() -> None:
+    await config_map.rehearse(FakeClient(ApiUnreachableError("away")), "team", "answers")  # type: ignore[arg-type]
+
+
+async def test_more_prompts_than_a_config_map_has_room_for_are_not_asked() -> None:
+    with pytest.raises(ResultError, match="10000 answers do not fit into 1000000 bytes: write them to a file"):
+        await config_map.check("team", "answers", [Prompt(messages=({"role": "user", "content": "?"},))] * 10_000)
 
 
 def test_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_key_comes_from_the_environment_or_a_file(recorder: Recorder, tmp_path: 
         (["--model", "m", "--prompt", "Hi", "--wait", "nan"], "is not a finite number"),
         (["--model", "m", "--prompt", "\udcff"], "not valid UTF-8"),
         (["--model", "m", "--prompt", "Hi", "--result", "file:/missing/x"], "mount a volume"),
+        (["--model", "m", "--prompt", "Hi", "--result", "file:/tmp/"], "is a folder: name a file in it"),
         (["--model", "m", "--prompt", "Hi", "--deadline", "soon"], "is not an RFC 3339 time"),
         (["--model", "m", "--prompt", "Hi", "--result", "s3:x"], "write termination, configmap:NAME or file:PATH"),
         (["--model", "m", "--prompt", "Hi", "--api-key-file", "/missing"], "--api-key-file"),

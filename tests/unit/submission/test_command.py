@@ -109,6 +109,14 @@ def test_of_a_single_prompt_it_is_said_on_request_where_it_ran(cluster: Cluster)
     assert "LATE, complete" in result.stderr
 
 
+@pytest.mark.parametrize(("prompt", "said"), [("good", "in time, complete"), ("bad", "failed: no reason given")])
+def test_where_it_ran_is_said_before_the_task_is_deleted(cluster: Cluster, prompt: str, said: str) -> None:
+    result = submit("--prompt", prompt, "--wait", "--delete")
+
+    assert said in result.stderr
+    assert len(cluster.calls_of("DELETE")) == 1
+
+
 def test_an_invalid_line_creates_nothing(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "good"}\n{"prompt": "good", "max_tokens": 99999999}\n')
 

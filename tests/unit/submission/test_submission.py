@@ -6,7 +6,7 @@ import pytest
 
 from perllm.api import names
 from perllm.api.task_status import TaskPhase
-from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
 from perllm.submission.answers import AnswerLine
 from perllm.submission.session import carry_out
 from perllm.submission.submission import Submission, SubmissionError
@@ -119,6 +119,20 @@ async def test_a_long_answer_that_cannot_be_read_keeps_its_beginning(error: ApiE
     assert f"the whole answer of task {one.tasks[0].name} cannot be read: {error}" in reports
 
 
+async def test_an_answer_that_the_api_server_cannot_decode_does_not_hold_up_the_others() -> None:
+    api, output, reports = FakeApiServer(), Lines(), list[str]()
+
+    async with under_way(submission(api, TWO, output, report=reports.append)):
+        api.fail("GET", *[ApiError(500, "InternalError", "cannot decode")] * 50)
+        finish(api, FIRST, result=CUT_OFF)
+        finish(api, SECOND)
+        await asyncio.sleep(120)
+        api.recover("GET")
+
+    assert [(line.task, line.truncated) for line in output.written] == [(FIRST, True), (SECOND, None)]
+    assert any("cannot be read: 500 InternalError: cannot decode" in words for words in reports)
+
+
 async def test_fields_that_a_newer_api_server_adds_do_not_matter() -> None:
     api, output, one = FakeApiServer(), Lines(), batch("a")
 
@@ -127,6 +141,18 @@ async def test_fields_that_a_newer_api_server_adds_do_not_matter() -> None:
         finish(api, one.tasks[0].name)
 
     assert len(output.written) == 1
+
+
+async def test_a_task_whose_priority_is_changed_while_it_waits_is_still_of_the_batch() -> None:
+    api, output = FakeApiServer(), Lines()
+
+    async with under_way(submission(api, TWO, output)):
+        api.store(path(FIRST), spec={"priority": 500, "suspend": True, "retries": 3, "ttlAfterFinished": "1h"})
+        await asyncio.sleep(1)
+        finish(api, FIRST)
+        finish(api, SECOND)
+
+    assert len(output.written) == 2
 
 
 async def test_progress_is_reported_from_time_to_time_if_there_is_any() -> None:
@@ -224,6 +250,24 @@ async def test_a_task_that_was_created_although_the_answer_got_lost_is_not_creat
     assert len(output.written) == 1
 
 
+async def test_a_task_that_was_answered_and_deleted_while_its_creation_seemed_to_hang_is_not_created_again() -> None:
+    api, output, one = FakeApiServer(), Lines(), batch("a")
+
+    async def create_and_hang(at: str, body: dict[str, object], **_: str) -> dict[str, object]:
+        api.post = post  # type: ignore[method-assign]
+        await post(at, body)
+        await asyncio.sleep(30)
+        raise ApiTimeoutError("no answer")
+
+    post, api.post = api.post, create_and_hang  # type: ignore[method-assign]
+    async with under_way(submission(api, one, output, deletes=True)):
+        finish(api, one.tasks[0].name)
+        await asyncio.sleep(60)
+
+    assert len(output.written) == 1
+    assert (await api.get(TASKS))["items"] == []
+
+
 async def test_an_api_server_that_goes_away_in_the_middle_delays_and_loses_nothing() -> None:
     api, output = FakeApiServer(), Lines()
     four = batch(*"abcd")
@@ -262,6 +306,31 @@ async def test_a_right_that_was_there_before_may_come_back() -> None:
         api.fail("POST", ApiError(403, "Forbidden", "exceeded quota"))
         finish(api, FIRST)
         await asyncio.sleep(10)
+        finish(api, SECOND)
+
+    assert len(output.written) == 2
+
+
+async def test_a_quota_that_is_used_up_by_an_earlier_call_is_waited_for() -> None:
+    api, output = FakeApiServer(), Lines()
+    api.store(path(SECOND), **TWO.to_object(TWO.tasks[1]))
+    denial = 'llminferencetasks.perllm.io "x" is forbidden: exceeded quota: tasks, used: 1, limited: 1'
+    api.fail("POST", *[ApiError(403, "Forbidden", denial)] * 3)
+
+    async with under_way(submission(api, TWO, output)):
+        finish(api, SECOND)
+        await asyncio.sleep(10)
+        finish(api, FIRST)
+
+    assert len(output.written) == 2
+
+
+async def test_an_overloaded_api_server_is_waited_for_from_the_start() -> None:
+    api, output = FakeApiServer(), Lines()
+    api.fail("GET", ApiError(429, "TooManyRequests", "later"), ApiError(503, "ServiceUnavailable", "later"))
+
+    async with under_way(submission(api, TWO, output)):
+        finish(api, FIRST)
         finish(api, SECOND)
 
     assert len(output.written) == 2
