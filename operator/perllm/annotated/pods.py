@@ -241,7 +241,7 @@ class AnnotatedPods:
     def _leave(self, followed: FollowedPod) -> None:
         pod = followed.pod
         if pod.node is not None and not followed.has_left:
-            followed.residence = self._scheduler.end(pod.uid, pod.node)
+            followed.residence = self._scheduler.end(pod.uid, pod.node, pod.output_tokens)
             followed.has_left = True
 
     def _end(self, followed: FollowedPod) -> None:

@@ -147,6 +147,11 @@ class Pod:
         return self.key.partition("/")[0]
 
     @property
+    def output_tokens(self) -> int | None:
+        """Length of its answers if these are complete; None if they are not, or it has not said."""
+        return self.report.output_tokens if self.report and self.phase is PodPhase.SUCCEEDED else None
+
+    @property
     def is_finished(self) -> bool:
         """Whether its work has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)

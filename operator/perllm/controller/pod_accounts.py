@@ -73,7 +73,7 @@ class PodAccounts:
             if is_superseded:
                 self._scheduler.free(pod.node)
                 return
-            tracked.residence = self._scheduler.end(pod.task_uid, pod.node) or tracked.residence
+            tracked.residence = self._scheduler.end(pod.task_uid, pod.node, pod.output_tokens) or tracked.residence
             self._outcomes.learn_ended(tracked, pod, decision)
         elif decision is not None and not is_superseded:
             self._count(tracked, pod, decision)

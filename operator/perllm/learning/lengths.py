@@ -164,6 +164,11 @@ def find_quantile(share: float, centre: float, spread: float, shape: FloatArray)
     return float(np.exp(min(max(centre + spread * z, 0.0), MAX_LOG_TOKENS)))
 
 
+def find_share(tokens: float, centre: float, spread: float, shape: FloatArray) -> float:
+    """Return the share of answers that are no longer than this: the inverse of `find_quantile`."""
+    return float(np.interp((np.log(max(tokens, 1.0)) - centre) / spread, _EDGES, shape))
+
+
 def _features(prompt_tokens: float, hint_tokens: float | None) -> tuple[int, FloatArray]:
     log_prompt = np.log(max(prompt_tokens, 1.0) / 1000.0)
     if hint_tokens is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from perllm.learning.features import MAX_READING, PROMPT_UNIT, energy_features
 from perllm.learning.model_laws import ModelLaws, RunRates
-from perllm.placement.flight import Residence
+from perllm.placement.flight import Flight, Residence
 from perllm.placement.forecast import LEAST_S, ArmForecast
 from perllm.placement.saved_deadlines import DeadlineComparison, compare_deadlines
 from perllm.placement.saved_joules import EnergyComparison, compare_joules
@@ -100,6 +100,16 @@ def _find_run_s(rates: RunRates, prospect: Prospect, run: Circumstances) -> floa
     # What it met may be little, and what its node reads by then is not what it reads later: neither is enough alone.
     share = (met_share + run.reading_share) / 2.0
     return (own_s + later_s - share * run.met_s) / (1.0 - share)
+
+
+def find_written(flight: Flight, laws: ModelLaws, *, residence: Residence, until_s: float) -> float:
+    """Return how many tokens a task has written by a moment, as far as the laws say from what it has met by now."""
+    inference, times = flight.inference, flight.forecast.times
+    rates = laws.find_rates(np.array([flight.row]), is_served=inference.is_served)
+    read_tokens = inference.prompt_tokens + residence.others_tokens
+    first_s = times.transfer_s + float(rates.find_first_s(read_tokens, times.cold)[0])
+    token_s = float(rates.find_token_s(max(residence.occupancy, 1.0) - 1.0)[0])
+    return max(until_s - flight.placed_s - first_s, 0.0) / max(token_s, LEAST_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

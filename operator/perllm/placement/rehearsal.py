@@ -3,7 +3,10 @@
 The other scheduler is given each task when it arrives, and sees the nodes as its own earlier choices left them, not as
 the real ones did: otherwise the nodes that one scheduler avoids would always look empty to the other. A task that finds
 no room waits at its node. It ends when it has been there for as long as the laws say, given what it has met so far and
-an answer whose length is drawn from what was learned: its end is planned as if it were alone, and put off as needed.
+the length of its answer: its end is planned as if it were alone, and put off as needed.
+
+That length is the real one as soon as the real task has ended. Until then it is the same quantile, drawn at the
+beginning, of the lengths that are more than what the real task has written by then.
 """
 
 import logging
@@ -19,9 +22,9 @@ import numpy as np
 
 from perllm.guard import describe
 from perllm.learning.learner import Learner
-from perllm.learning.lengths import find_quantile
+from perllm.learning.lengths import find_quantile, find_share
 from perllm.learning.outcome import Outcome
-from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
+from perllm.placement.counterfactual import Circumstances, Ending, Prospect, find_written, revise
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
@@ -54,19 +57,6 @@ class OtherScheduler(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """A task on the node of the other choice; its answer is as long as drawn."""
-
-    prospect: Prospect
-    flight: Flight
-    output_tokens: float
-
-    def find_met_s(self, now_s: float) -> float:
-        """Return for how long it has been on the node, without its wait for room and the transfer of its input."""
-        return now_s - self.flight.placed_s - self.prospect.wait_s - self.prospect.forecast.times.transfer_s
-
-
-@dataclass(frozen=True, slots=True)
 class _Met:
     """What a task met on the node of the other choice, in how many seconds, and how busy reading the node is then."""
 
@@ -75,12 +65,36 @@ class _Met:
     reading_share: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A task on the node of the other choice; its answer is as long as drawn, or as observed.
+
+    Attributes:
+        prospect: what was expected of it.
+        flight: what is in flight.
+        quantile: of the length of its answer, drawn.
+        output_tokens: that length, as far as known.
+        is_observed: whether it is the length of the real answer.
+    """
+
+    prospect: Prospect
+    flight: Flight
+    quantile: float
+    output_tokens: float
+    is_observed: bool = False
+
+    def find_met_s(self, now_s: float) -> float:
+        """Return for how long it has been on the node, without its wait for room and the transfer of its input."""
+        return now_s - self.flight.placed_s - self.prospect.wait_s - self.prospect.forecast.times.transfer_s
+
+
 class Rehearsal:
     """Follows the other scheduler.
 
     Args:
         placer: forecasts with `ledger`.
         ledger: of the tasks as the other scheduler has placed them.
+        real: the ledger of the real tasks.
         loaded: the models that these have loaded.
         fleet: the nodes.
         learner: its laws.
@@ -97,6 +111,7 @@ class Rehearsal:
         ledger: Ledger,
         loaded: LoadedModels,
         *,
+        real: Ledger,
         fleet: Fleet,
         learner: Learner,
         choose: Callable[[Placement], int | None] | None,
@@ -106,6 +121,7 @@ class Rehearsal:
     ) -> None:
         self._placer = placer
         self._ledger = ledger
+        self._real = real
         self._loaded = loaded
         self._fleet = fleet
         self._learner = learner
@@ -197,6 +213,16 @@ class Rehearsal:
             resource_slack=outcome.resource_slack,
         )
 
+    def note_end(self, task_id: str, output_tokens: float) -> None:
+        """Note how long the answer of the real task is, which has ended."""
+        _contain(task_id, partial(self._note_end, task_id, output_tokens))
+
+    def _note_end(self, task_id: str, output_tokens: float) -> None:
+        run, now_s = self._runs.get(task_id), self._now_s()
+        if run is not None:
+            known = self._runs[task_id] = replace(run, output_tokens=output_tokens, is_observed=True)
+            heappush(self._ends, (max(self._find_end_s(known, now_s), now_s), task_id))
+
     def forget(self, task_id: str) -> None:
         """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
         self._prospects.pop(task_id, None)
@@ -255,21 +281,48 @@ class Rehearsal:
             forecast=forecast,
             wait_s=float(placement.outlook.queue_s[arm]),
         )
-        shape = self._learner.shapes[flight.length_kind]
-        # The points that stand for the distribution are too short in the mean: the longest one leaves out its tail.
-        length = find_quantile(self._rng.random(), inference.length_centre, inference.length_spread, shape)
-        self._runs[request.task_id] = _Run(prospect, flight, length)
+        quantile = self._rng.random()
+        length = self._find_length(flight, quantile)
+        self._runs[request.task_id] = _Run(prospect, flight, quantile, length)
         heappush(self._ends, (flight.writes_from_s + length * forecast.times.solo_token_s, request.task_id))
         return prospect
+
+    def _find_length(self, flight: Flight, quantile: float, *, more_than: float = 0.0) -> float:
+        """Return a quantile of the lengths that an answer may have, of those that are more than `more_than`.
+
+        The points that stand for their distribution would be too short in the mean: the longest leaves out its tail.
+        """
+        inference, shape = flight.inference, self._learner.shapes[flight.length_kind]
+        least = find_share(more_than, inference.length_centre, inference.length_spread, shape) if more_than else 0.0
+        share = least + quantile * (1.0 - least)
+        return max(find_quantile(share, inference.length_centre, inference.length_spread, shape), more_than)
+
+    def _lengthen(self, run: _Run, end_s: float) -> _Run:
+        """Return a task that is about to end with the length that its answer may have by what the real one has written.
+
+        Without this, the answers of tasks that still run would be too short in the mean, as those of others are known.
+        """
+        task_id = run.flight.task_id
+        real = None if run.is_observed else self._real.flight(task_id)
+        residence = None if real is None else self._real.observe(task_id, self._now_s())
+        if real is None or residence is None:
+            return run
+        laws = self._learner.laws(real.inference.model, np.array([real.row]))
+        written = find_written(real, laws, residence=residence, until_s=end_s)
+        return replace(run, output_tokens=self._find_length(run.flight, run.quantile, more_than=written))
 
     def _end_tasks(self, now_s: float) -> None:
         while self._ends and self._ends[0][0] <= now_s:
             end_s, task_id = heappop(self._ends)
-            due_s = self._find_end_s(self._runs[task_id], end_s)
+            if task_id not in self._runs:
+                continue  # it has ended earlier than was planned at first
+            run = self._runs[task_id] = self._lengthen(self._runs[task_id], end_s)
+            due_s = self._find_end_s(run, end_s)
             if due_s > end_s + STEP_S:
                 heappush(self._ends, (due_s, task_id))
                 continue
-            run, residence = self._runs.pop(task_id), self._ledger.release(task_id, end_s)
+            del self._runs[task_id]
+            residence = self._ledger.release(task_id, end_s)
             if residence is not None and task_id in self._prospects:
                 self._met[task_id] = self._describe_met(run, residence, end_s)
 
@@ -279,7 +332,9 @@ class Rehearsal:
         if met is None:
             return now_s
         circumstances = Circumstances(
-            prompt_tokens=flight.inference.prompt_tokens, output_tokens=run.output_tokens, residence=met
+            prompt_tokens=flight.inference.prompt_tokens,
+            output_tokens=run.output_tokens,
+            residence=met,
         )
         laws = self._learner.laws(flight.inference.model, np.array([flight.row]))
         return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s
@@ -296,6 +351,7 @@ def _contain(task_id: str, work: Callable[[], T | None]) -> T | None:
 
 def build_rehearsal(
     build_placer: Callable[..., Placer],
+    real: Ledger,
     fleet: Fleet,
     learner: Learner,
     *,
@@ -307,6 +363,7 @@ def build_rehearsal(
 
     Args:
         build_placer: returns a placer that forecasts with a ledger, given `loaded` models.
+        real: the ledger of the real tasks.
         fleet: the nodes.
         learner: its laws.
         other: whose choices are rehearsed.
@@ -319,6 +376,7 @@ def build_rehearsal(
         placer,
         ledger,
         loaded,
+        real=real,
         fleet=fleet,
         learner=learner,
         choose=choose,

@@ -115,8 +115,9 @@ class Scheduler:
             has_readers=has_readers,
         )
         self._placer = build_placer(parts.ledger)
+        own_rng = Random(rng.getrandbits(32))
         self._rehearsal = build_rehearsal(
-            build_placer, parts.fleet, parts.learner, other=other, rng=Random(rng.getrandbits(32)), now_s=clock.now_s
+            build_placer, parts.ledger, parts.fleet, parts.learner, other=other, rng=own_rng, now_s=clock.now_s
         )
         self._loop = DispatchLoop(
             self._placer,
@@ -347,9 +348,17 @@ class Scheduler:
         self._loop.cancel(task_id)
 
     @recorded
-    def end(self, task_id: str, node: str) -> Residence | None:
-        """Note that a task has left its node; return its residence there, None if it was not in flight."""
+    def end(self, task_id: str, node: str, output_tokens: float | None = None) -> Residence | None:
+        """Note that a task has left its node; return its residence there, None if it was not in flight.
+
+        Args:
+            task_id: uid of the task.
+            node: name of the node.
+            output_tokens: length of its answer, if that is complete and known.
+        """
         residence = self._placer.release(task_id)
+        if output_tokens is not None:
+            self._rehearsal.note_end(task_id, output_tokens)
         self._loop.free(node)
         return residence
 

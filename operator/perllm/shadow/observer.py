@@ -148,7 +148,7 @@ class ShadowObserver:
         if decision is None:
             return
         self._settlement.end(pod, self._unix_now())
-        followed.residence = self._scheduler.end(pod.uid, decision.node)
+        followed.residence = self._scheduler.end(pod.uid, decision.node, pod.output_tokens)
         if followed.is_settling:
             self._settle_safely(followed)
 

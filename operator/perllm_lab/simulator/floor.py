@@ -213,7 +213,7 @@ class Floor:
     def _complete(self, station: Station, run: Finished) -> None:
         number, now_s = int(run.job.key), self._agenda.now_s
         self._note_run(station, number, run)
-        self._end(number, Fate.IN_TIME if now_s <= self.ledger.due_s[number] else Fate.LATE, now_s)
+        self._end(number, Fate.IN_TIME if now_s <= self.ledger.due_s[number] else Fate.LATE, now_s, run)
         completion = Completion(
             number=number,
             node=station.spec.name,
@@ -235,9 +235,9 @@ class Floor:
         station.running.remove(number)
         self.ledger.note_run(number, run, self._settings.j_per_bit(station.spec.tier))
 
-    def _end(self, number: int, fate: Fate, finished_s: float = nan) -> None:
+    def _end(self, number: int, fate: Fate, finished_s: float = nan, run: Finished | None = None) -> None:
         self._note_end(number, fate, finished_s)
-        self._scheduler.release(number, self._agenda.now_s)
+        self._scheduler.release(number, self._agenda.now_s, None if run is None else run.job.output_tokens)
         self.has_news = True
 
     def _note_end(self, number: int, fate: Fate, finished_s: float = nan) -> None:

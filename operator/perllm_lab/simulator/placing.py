@@ -219,7 +219,7 @@ class Placing:
         """Note when the node took a task; the task is in flight from the decision on."""
         self._bound_s[str(number)] = now_s
 
-    def release(self, number: int, now_s: float) -> None:
+    def release(self, number: int, now_s: float, output_tokens: int | None = None) -> None:
         """Remove a task in flight, and learn from its end if that is its deadline."""
         self._now_s = now_s
         task_id = str(number)
@@ -227,7 +227,7 @@ class Placing:
         decision = self._decisions.get(task_id)
         if decision is None:
             return
-        residence = self._scheduler.end(task_id, decision.node)
+        residence = self._scheduler.end(task_id, decision.node, output_tokens)
         if residence is None:
             return
         if self.queue_rules.ends_at_deadline and now_s >= self._requests[task_id].due_s - DEADLINE_SLACK_S:

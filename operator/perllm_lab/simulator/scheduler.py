@@ -145,8 +145,14 @@ class Strategy(Protocol):
     def bind(self, number: int, now_s: float) -> None:
         """Note that the node had room and took the task; that is at once for tasks that did not wait."""
 
-    def release(self, number: int, now_s: float) -> None:
-        """Note that the task has left: it is complete, ended, dropped from a queue, or lost with its node."""
+    def release(self, number: int, now_s: float, output_tokens: int | None = None) -> None:
+        """Note that the task has left: it is complete, ended, dropped from a queue, or lost with its node.
+
+        Args:
+            number: of the task.
+            now_s: now.
+            output_tokens: length of its answer if it is complete.
+        """
 
     def learn(self, completion: Completion, now_s: float) -> None:
         """Learn from a completed task and its energy; called at the first scrape after it."""

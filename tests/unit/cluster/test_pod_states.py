@@ -64,12 +64,15 @@ class TestOwnContainer:
         pod = read(pod_object("Succeeded", istio_proxy=ended(), llm=ended(message=REPORT)))
         assert (pod.phase, pod.exit_code, pod.linger_s) == (PodPhase.SUCCEEDED, 0, None)
         assert pod.report is not None
-        assert (pod.report.output_tokens, pod.report.text) == (129, "Blue.")
+        assert (pod.report.output_tokens, pod.report.text, pod.output_tokens) == (129, "Blue.", 129)
 
     def test_decides_though_an_injected_one_lives_on(self) -> None:
         pod = read(pod_object(istio_proxy=RUNS, llm=ended(message=REPORT)))
         assert (pod.phase, pod.linger_s) == (PodPhase.SUCCEEDED, 0.0)
         assert read(pod_object(istio_proxy=RUNS, llm=ended(3))).phase is PodPhase.FAILED
+
+    def test_has_no_complete_answers_if_it_failed(self) -> None:
+        assert read(pod_object("Failed", llm=ended(3, message=REPORT))).output_tokens is None
 
     def test_decides_though_an_injected_one_failed(self) -> None:
         pod = read(pod_object("Failed", istio_proxy=ended(1), llm=ended()))

@@ -223,10 +223,10 @@ async def test_a_lost_request_that_perllm_fails_on_delays_no_other(
     await asyncio.sleep(1)
     end = cluster.scheduler.end
 
-    def fail_on_one(task_id: str, node: str) -> Residence | None:
+    def fail_on_one(task_id: str, node: str, output_tokens: float | None = None) -> Residence | None:
         if task_id == "uid-cursed":
             raise KeyError("no such thing")
-        return end(task_id, node)
+        return end(task_id, node, output_tokens)
 
     monkeypatch.setattr(cluster.scheduler, "end", fail_on_one)
     cluster.scheduler.put_serving("n", NOTHING)

@@ -47,6 +47,7 @@ def make_rehearsed(slots: float = 4.0, *, is_own: bool = False) -> Rehearsed:
         make_placer(real, ledger, loaded),
         ledger,
         loaded,
+        real=real.ledger,
         fleet=real.fleet,
         learner=real.learner,
         choose=choose_first,
@@ -98,6 +99,34 @@ def test_a_task_leaves_later_if_others_join_it() -> None:
         return rehearsed.real.now_s - begun_s
 
     assert residence_s(10) > 1.2 * residence_s(0)
+
+
+def test_an_answer_is_as_long_as_the_real_one_once_that_has_ended() -> None:
+    def residence_s(output_tokens: float) -> float:
+        rehearsed = make_rehearsed()
+        rehearsed.foresee("a")
+        begun_s = rehearsed.real.now_s
+        rehearsed.rehearsal.note_end("a", output_tokens)
+        while "a" in rehearsed.ledger:
+            rehearsed.real.now_s += 0.1
+            rehearsed.rehearsal.find_residence("a")
+        return rehearsed.real.now_s - begun_s
+
+    alone = make_rehearsed().rehearsal.place(make_request("a"))
+    assert alone is not None
+    token_s = alone.forecast.times.solo_token_s
+    assert residence_s(2000.0) - residence_s(1000.0) == pytest.approx(1000.0 * token_s, abs=0.2)
+    assert residence_s(1000.0) - residence_s(10.0) == pytest.approx(990.0 * token_s, abs=0.2)
+
+
+def test_an_answer_is_longer_than_what_the_real_task_has_written() -> None:
+    rehearsed = make_rehearsed()
+    placer = rehearsed.real.placer
+    placer.reserve(placer.choose(make_request("a")), "n")
+    took_s = max(rehearsed.foresee(task) for task in ("a", "b"))
+    rehearsed.real.now_s += 200 * took_s
+    rehearsed.rehearsal.find_residence("b")
+    assert ["a" in rehearsed.ledger, "b" in rehearsed.ledger] == [True, False]
 
 
 def test_the_model_is_loaded_once_and_the_real_node_does_not_count_as_having_it() -> None:

@@ -16,7 +16,7 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
-from perllm.placement.rehearsal import OtherScheduler
+from perllm.placement.rehearsal import OtherScheduler, Rehearsal
 from perllm.placement.savings import SavedUnit
 from perllm.settings.operation import ShadowSettings
 from perllm.shadow.observer import ShadowObserver
@@ -99,6 +99,13 @@ async def test_a_pod_on_the_node_that_perllm_would_have_chosen_saves_nothing_and
     assert watched.savings.of(SavedUnit.JOULES).total == 0.0
     assert (watched.savings.of(SavedUnit.JOULES).tasks, watched.savings.of(SavedUnit.DEADLINES).tasks) == (1, 1)
     assert watched.parts.learner.summaries("only")
+
+
+async def test_the_rehearsed_answer_is_as_long_as_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, known = Watched(make_node("only")), list[tuple[str, float]]()
+    monkeypatch.setattr(Rehearsal, "note_end", lambda _, *end: known.append(end))
+    await watched.run_pod("p", "only")
+    assert known == [("uid-p", 100.0)]
 
 
 async def test_a_pod_on_another_node_is_compared_with_what_was_expected_on_perllms_choice() -> None:

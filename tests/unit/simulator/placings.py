@@ -72,7 +72,7 @@ class Desk:
 
     def complete(self, number: int, node: str, now_s: float, output_tokens: int = 200) -> None:
         """End a task that was bound at 0 s and has run well, and learn from it."""
-        self.placing.release(number, now_s)
+        self.placing.release(number, now_s, output_tokens)
         self.placing.learn(Completion(number, node, 0.0, 0.0, now_s, output_tokens, 500.0), now_s)
 
     def expect_tokens(self) -> float:

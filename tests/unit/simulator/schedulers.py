@@ -52,7 +52,7 @@ class RoundRobin:
     def bind(self, number: int, now_s: float) -> None:
         self.diary.append((now_s, "bind", number))
 
-    def release(self, number: int, now_s: float) -> None:
+    def release(self, number: int, now_s: float, output_tokens: int | None = None) -> None:
         if number in self.pending:
             self.pending.remove(number)
         self.diary.append((now_s, "release", number))
