@@ -648,5 +648,5 @@ async def test_a_pod_whose_node_joins_after_it_was_seen_takes_its_slot(make_clus
     cluster = make_cluster()
     cluster.show("server", node="late", started_s=START_S, restart_policy="Always")
     cluster.scheduler.put_node(make_node("late", slots=1), UPLINK)
-    cluster.pods.request_of(cluster.show("p"))
+    cluster.pods.count_late()
     assert cluster.slots_of("uid-server") == 1.0
