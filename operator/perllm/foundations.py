@@ -105,8 +105,10 @@ class Foundations:
             now=self.now_s,
         )
 
-    def build_upkeep(self, health: NodeHealth, on_gone: Callable[[str], None]) -> NodeUpkeep:
-        """Return the upkeep of nodes; `on_gone` is called with the name of a node that has left."""
+    def build_upkeep(
+        self, health: NodeHealth, on_gone: Callable[[str], None], on_joined: Callable[[], None] = lambda: None
+    ) -> NodeUpkeep:
+        """Return the upkeep of nodes, which reports the name of each node that has left, and that one has joined."""
         return NodeUpkeep(
             self.scheduler,
             self.parts.fleet,
@@ -115,6 +117,7 @@ class Foundations:
             snapshot=lambda: self.telemetry.snapshot,
             guard=self.guard,
             on_gone=on_gone,
+            on_joined=on_joined,
         )
 
     def build_informer(

@@ -43,6 +43,14 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(ELLIPSIS)] + ELLIPSIS
 
 
+def cut_bytes(text: str, limit: int) -> str:
+    """Return at most `limit` bytes of `text` in UTF-8; an ellipsis shows that it was truncated."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
+
+
 def _head(text: str, limit: int) -> str:
     """Limit the work on very long texts; cleaning rarely removes more than half of a text."""
     return text[: 2 * limit + 1]

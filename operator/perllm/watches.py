@@ -63,7 +63,9 @@ class Watches:
         config = base.config
         self._store = profiles
         self._prefix = names.profile_prefix(config.instance)
-        self._display = ServingDisplay(partial(parts.put, "serving"), now_s=base.now_s)
+        self._display = ServingDisplay(
+            partial(parts.put, "serving"), is_member=base.parts.fleet.nodes.__contains__, now_s=base.now_s
+        )
         self.nodes = base.build_informer("node", "/api/v1/nodes", upkeep.read, upkeep.on_node)
         self.devices = DeviceWatch(base, controller, annotated, upkeep) if config.nodes.devices else None
         on_pod = controller.on_pod if self.devices is None else self.devices.on_pod

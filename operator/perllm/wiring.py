@@ -105,7 +105,7 @@ class Wiring:
         self._annotated = build_annotated_pods(
             base.scheduler, base.parts, context, control, events=events, bill=bill, retries=self.retries, config=config
         )
-        self.upkeep = base.build_upkeep(control.node_health, control.clocks.forget)
+        self.upkeep = base.build_upkeep(control.node_health, control.clocks.forget, self._annotated.count_late)
         self.leadership = _follow_lease(base, starts)
         self.watches = Watches(
             base,

@@ -25,7 +25,14 @@ def build_annotated_pods(
 ) -> AnnotatedPods:
     """Return what follows annotated pods, before it has seen any; it shares what the controller works with."""
     report = PodReport(
-        events, context.metrics, bill, context.client, context.writes, annotates=config.annotated_pods.annotate_results
+        events,
+        context.metrics,
+        context.announcer.endings,
+        bill,
+        context.client,
+        context.writes,
+        annotates=config.annotated_pods.annotate_results,
+        charge=context.charge,
     )
     return AnnotatedPods(
         scheduler,

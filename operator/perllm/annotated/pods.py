@@ -118,10 +118,13 @@ class AnnotatedPods:
             return Unplaceable(blind_spot, is_watched=False)
         return Unplaceable(seen.problem) if isinstance(seen, UnreadablePod) else self._answer(seen).request
 
+    def count_late(self) -> None:
+        """Count the pods on nodes that have joined since they were seen: tasks must not be sent to slots of theirs."""
+        self._late_nodes.count(self._followed.values(), lambda pod, _: self._follow(pod, was_finished=False))
+
     def _answer(self, annotated: AnnotatedPod) -> FollowedPod:
         now_s = self._unix_now()
         self._forget_unseen(now_s)
-        self._late_nodes.count(self._followed.values(), lambda pod, _: self._follow(pod, was_finished=False))
         if annotated.pod.uid not in self._followed:
             self._unseen_since_s[annotated.pod.uid] = now_s
         return self._meet(annotated)

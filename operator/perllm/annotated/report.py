@@ -7,14 +7,16 @@ from typing import Any
 
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.api import names
-from perllm.api.task_status import Observation
+from perllm.api.task_status import Observation, TaskPhase, TaskStatus
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.events import EventRecorder, Subject
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import is_refusal
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.announcer import count_decision, describe_decision, list_decision
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.explanations import explain_failure, explain_refusal
+from perllm.costs.service import Charge, charge_nothing
 from perllm.energy.attribution import Attribution
 from perllm.energy.bill import BillMetrics
 from perllm.metrics import OperatorMetrics
@@ -64,28 +66,34 @@ class PodReport:
     Args:
         events: are posted about the pods.
         metrics: count pods as they count tasks.
+        endings: count those that succeeded in the same way.
         bill: bills pods as it bills tasks.
         client: the API server.
         writes: the queue of writes.
         annotates: whether pods are annotated with what they took.
+        charge: counts what the energy of a pod cost, by namespace, node, Unix time and joules.
     """
 
     def __init__(
         self,
         events: EventRecorder,
         metrics: OperatorMetrics,
+        endings: EndMetrics,
         bill: BillMetrics,
         client: Client,
         writes: WriteQueue,
         *,
         annotates: bool,
+        charge: Charge = charge_nothing,
     ) -> None:
         self._events = events
         self._metrics = metrics
+        self._endings = endings
         self._bill = bill
         self._client = client
         self._writes = writes
         self._annotates = annotates
+        self._charge = charge
 
     def placed(self, annotated: AnnotatedPod, decision: Decision) -> None:
         """Announce a decision that was carried out."""
@@ -96,6 +104,7 @@ class PodReport:
         log.info("%s %s", pod.key, summary, extra=fields)
         self._events.record(_subject(pod), PLACED, summary)
         count_decision(self._metrics, decision)
+        self._endings.note_placement(decision.assessment.excluded)
 
     def failed(self, annotated: AnnotatedPod) -> None:
         """Announce that a pod has failed."""
@@ -121,11 +130,18 @@ class PodReport:
 
     def _count(self, annotated: AnnotatedPod, decision: Decision, taken: Taken) -> None:
         tasks, energy, tier = self._metrics.tasks, taken.energy, decision.tier.value
+        transmission_j = decision.forecast.energy.transmission_energy_j
         is_met = None if taken.deadline_s is None else taken.is_met
+        status = _to_status(annotated, decision, taken)
         tasks.note_end(SUCCEEDED, tier, is_met=is_met, latency_s=taken.latency_s)
         tasks.note_energy(tier, energy.quality.value, energy.energy_j)
-        self._bill.note_end(annotated.owner, SUCCEEDED, is_met, Observation.of_report(annotated.pod.report))
-        self._bill.note_measurement(annotated.owner, energy.quality, decision.forecast.energy.transmission_energy_j)
+        self._bill.note_end(annotated.owner, SUCCEEDED, is_met, status.observed)
+        self._bill.note_measurement(annotated.owner, energy.quality, transmission_j)
+        self._endings.note_end(status)
+        self._endings.note_transmission(decision.node, transmission_j)
+        if energy.energy_j is not None:
+            at_s = annotated.created_s + taken.latency_s - _find_inference_s(annotated.pod) / 2.0
+            self._charge(annotated.pod.namespace, decision.node, at_s, energy.energy_j)
 
     async def _annotate(self, pod: Pod, annotations: dict[str, str]) -> None:
         namespace = pod.namespace
@@ -141,6 +157,25 @@ class PodReport:
 
 def _subject(pod: Pod) -> Subject:
     return Subject(pod.namespace, pod.name, pod.uid, "v1", "Pod")
+
+
+def _to_status(annotated: AnnotatedPod, decision: Decision, taken: Taken) -> TaskStatus:
+    """Return the status of a task that would have taken the same; without a deadline nothing was promised or missed."""
+    pod, created_s = annotated.pod, annotated.created_s
+    queue_s = None if pod.started_s is None else max(pod.started_s - created_s, 0.0)
+    return TaskStatus(
+        phase=TaskPhase.SUCCEEDED,
+        node_name=decision.node,
+        tier=decision.tier,
+        gpu_type=decision.gpu_type,
+        decision=None if taken.deadline_s is None else decision.to_status(created_s),
+        observed=Observation.of_report(pod.report, queue=queue_s, latency=taken.latency_s),
+        deadline_met=taken.is_met,
+    )
+
+
+def _find_inference_s(pod: Pod) -> float:
+    return (pod.report.inference_seconds if pod.report else None) or 0.0
 
 
 def _describe_end(decision: Decision, taken: Taken) -> str:

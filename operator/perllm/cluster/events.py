@@ -10,7 +10,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.times import format_time
 from perllm.cluster.writes import Write, WriteQueue
-from perllm.text import cut
+from perllm.text import cut_bytes
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,7 @@ CAPACITY = 2000
 """Maximum number of events that wait to be posted; further ones are dropped."""
 
 MAX_NOTE = 1024
+"""Bytes; the API server denies an event with more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class EventRecorder:
             "action": reason,
             "reason": reason,
             "type": "Warning" if warning else "Normal",
-            "note": cut(note, MAX_NOTE),
+            "note": cut_bytes(note, MAX_NOTE),
             "regarding": {
                 "apiVersion": subject.api_version,
                 "kind": subject.kind,

@@ -21,12 +21,16 @@ log = logging.getLogger("perllm.decisions")
 
 
 class Announcer:
-    """Reports what happens to people; nothing depends on it."""
+    """Reports what happens to people; nothing depends on it.
+
+    Attributes:
+        endings: count how tasks ended.
+    """
 
     def __init__(self, events: EventRecorder, metrics: OperatorMetrics, endings: EndMetrics, bill: BillMetrics) -> None:
         self._events = events
         self._metrics = metrics
-        self._endings = endings
+        self.endings = endings
         self._bill = bill
 
     def placed(self, task: Task, decision: Decision) -> None:
@@ -39,7 +43,7 @@ class Announcer:
             # One per request would be a third of all writes; its status says the same.
             self._events.record(_subject(task), "Placed", summary)
         count_decision(self._metrics, decision)
-        self._endings.note_placement(decision.assessment.excluded)
+        self.endings.note_placement(decision.assessment.excluded)
 
     def missed(self, task: Task, status: TaskStatus) -> None:
         """Announce that a task was not complete by its deadline, whether it still runs or has just completed."""
@@ -57,7 +61,7 @@ class Announcer:
         self._metrics.tasks.note_end(
             status.phase.value, _find_tier(status), is_met=status.deadline_met, latency_s=latency_s
         )
-        self._endings.note_end(status)
+        self.endings.note_end(status)
         self._bill.note_end(task.owner, status.phase.value, status.deadline_met, status.observed)
         if not has_succeeded:
             self._events.record(_subject(task), status.phase.value, status.message or "", warning=True)
@@ -81,7 +85,7 @@ class Announcer:
         self._metrics.tasks.note_energy(_find_tier(status), energy.quality.value, energy.energy_j)
         self._bill.note_measurement(task.owner, energy.quality, transmission_j)
         if status.node_name is not None:
-            self._endings.note_transmission(status.node_name, transmission_j)
+            self.endings.note_transmission(status.node_name, transmission_j)
 
     def unserved(self, task: Task, note: str) -> None:
         """Announce that no node has a model server for a task."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client
@@ -135,13 +136,14 @@ class Retries:
         """Retry the most urgent pods that there is room for.
 
         Of those that ask for the same room one is examined. If more kinds wait than are examined at a time, the next
-        look goes on with the others, so that urgent ones without room keep none from it.
+        look goes on with the others, so that urgent ones without room keep none from it. Nor do many of one kind that
+        only kube-scheduler knows no node for: each kind has its share of the retries.
         """
         kinds = self._list_kinds()
         left = [kind for kind in kinds if kind not in self._examined]
-        budget = MAX_RETRIED
-        for kind in left[:MAX_EXAMINED]:
-            budget -= self._examine_safely(kinds[kind], budget)
+        budget, turns = MAX_RETRIED, left[:MAX_EXAMINED]
+        for place, kind in enumerate(turns):
+            budget -= self._examine_safely(kinds[kind], ceil(budget / (len(turns) - place)))
         self._examined = self._examined.union(left[:MAX_EXAMINED]) if left[MAX_EXAMINED:] else frozenset()
 
     def _list_kinds(self) -> dict[PlacementRequest, list[tuple[str, RejectedPod]]]:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from perllm.api import names
 from perllm.cluster.client import Client
-from perllm.cluster.informer import Informer, wait_for_first_lists
+from perllm.cluster.informer import Informer
 from perllm.cluster.writes import WriteQueue
 from perllm.kueue.flavor import read_flavor
 from perllm.kueue.priority_class import read_priority_class
@@ -75,9 +76,18 @@ class KueueWatch:
                 group.create_task(informer.run())
 
     async def wait_until_known(self) -> None:
-        """Return once everything was listed, or it takes too long; then tasks in queues wait for it."""
-        for path in await wait_for_first_lists(self._informers, PATIENCE_S):
-            log.warning("started without %s, which cannot be read yet: tasks in queues of Kueue wait", path)
+        """Return once everything was listed, or it takes too long; then tasks in queues wait for it.
+
+        Nothing else does, even if there is no list at all: Kueue may not be installed yet, or be too old.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                for informer in self._informers:
+                    await informer.synced.wait()
+        for informer in self._informers:
+            if not informer.synced.is_set():
+                message = "started without %s, which cannot be read yet: tasks in queues of Kueue wait"
+                log.warning(message, informer.path)
 
     def _has_first_lists(self, namespace: str) -> bool:
         own = self._by_namespace.get(namespace) or self._by_namespace.get(None)

@@ -161,7 +161,7 @@ class NodeAgents:
         if not self._can_see():
             self._extend()
             return
-        for node in list(self._passed):
+        for node in self._offers:
             self._pass_on(node)
         if not self._are_known and self._now_s() >= self._begun_s + RENEWAL_S + MARGIN_S:
             # The Lease of an agent may have seemed expired because the API server was away, or its clock is wrong.
@@ -177,8 +177,10 @@ class NodeAgents:
                 self._until_s[node] = max(until_s, now_s + DURATION_S + MARGIN_S)
 
     def _pass_on(self, node: str) -> None:
-        before, offer, is_alive = self._passed.get(node, NOTHING), self._offers.get(node), self.is_alive(node)
+        before, offer, is_alive = self._passed.pop(node, NOTHING), self._offers.get(node), self.is_alive(node)
         serving = offer.serving if offer is not None and is_alive else NOTHING
+        if offer is not None:
+            self._passed[node] = serving
         self._show(node, offer.shown if offer is not None and is_alive else ServingStatus() if offer else None)
         if serving == before:
             return
@@ -186,10 +188,6 @@ class NodeAgents:
             log.warning("node %s: no model server takes requests%s", node, self._explain(node))
         elif serving.models and not before.models:
             log.info("node %s: model servers take requests for %s", node, ", ".join(sorted(serving.models)))
-        if offer is None:
-            self._passed.pop(node, None)
-        else:
-            self._passed[node] = serving
         self._scheduler.put_serving(node, serving)
 
     def _explain(self, node: str) -> str:

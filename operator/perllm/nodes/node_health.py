@@ -20,8 +20,11 @@ OF_THE_POD = frozenset(
         "AppArmor",
         "InitContainerRestartPolicyForbidden",
         "NodeAffinity",
+        "PodFeatureUnsupported",
+        "PodLevelResourcesNotSupported",
         "PodOSNotSupported",
         "PodOSSelectorNodeLabelDoesNotMatch",
+        "SupplementalGroupsPolicyNotSupported",
         "SysctlForbidden",
     }
 )

@@ -32,6 +32,9 @@ KIND = "profile"
 WRITE_INTERVAL_S = 2.0
 READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
 
+PAGE_SIZE = "50"
+"""Profiles that are read at a time; one of 64 models may have some hundred kilobytes."""
+
 QUIET_S = 600.0
 """After this time without a forgotten model, the next one is logged again."""
 
@@ -99,14 +102,26 @@ class ProfileStore:
         Raises:
             ApiError: the API server denies it; 404 means that the resources are not installed.
         """
-        listing = await self._list()
-        counts: list[int] = []
-        for item in listing["items"]:
-            name = item["metadata"]["name"].removeprefix(self._prefix)
-            self._existing.add(name)
-            self._guard.run("circuit", name, partial(self._read_circuit, name, item), again=False)
-            self._guard.run("profile", name, partial(self._restore, name, item, counts), again=False)
-        return sum(counts)
+        counts: dict[str, int] = {}
+        page = await self._list()
+        while True:
+            for item in page["items"]:
+                self._load(item, counts)
+                # Each takes milliseconds. An operator that does not follow its Lease for seconds takes it for lost.
+                await asyncio.sleep(0)
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return sum(counts.values())
+            page = await self._list(token)
+
+    def _load(self, item: Object, counts: dict[str, int]) -> None:
+        name = item["metadata"]["name"].removeprefix(self._prefix)
+        if name in counts:
+            return  # the list was begun again, since its pages were read too slowly
+        counts[name] = 0
+        self._existing.add(name)
+        self._guard.run("circuit", name, partial(self._read_circuit, name, item), again=False)
+        self._guard.run("profile", name, partial(self._restore, name, item, counts), again=False)
 
     async def run(self) -> None:
         """Queue writes of changed profiles until cancelled."""
@@ -123,12 +138,17 @@ class ProfileStore:
             self._report_forgotten(name)
             self._writes.put(Write(KIND, name, partial(self._send, name)))
 
-    async def _list(self) -> Object:
+    async def _list(self, token: str = "") -> Object:
+        """Return a page of the list, the first one if that of the token is not kept any more."""
         own, topic, failures = names.select_instance(self._instance), "reading the learned state", 0
         while True:
+            query = {"labelSelector": own, "limit": PAGE_SIZE, "continue": token}
             try:
-                listing = await self._client.get(names.node_profiles_path(), labelSelector=own)
+                listing = await self._client.get(names.node_profiles_path(), **query)
             except ApiError as error:
+                if error.status == 410 and token:
+                    token = ""
+                    continue
                 if error.status == 404:
                     hint = "the PerLLM resources are not installed: perllm crds | kubectl apply -f -"
                     raise ApiError(404, error.reason, hint) from error
@@ -212,13 +232,13 @@ class ProfileStore:
         if circuit.get("state") not in (None, CircuitState.CLOSED):
             self.tripped.add(name)
 
-    def _restore(self, name: str, item: Object, counts: list[int]) -> None:
+    def _restore(self, name: str, item: Object, counts: dict[str, int]) -> None:
         status = item.get("status") or {}
         if not (status.get("models") or status.get("state")):
             # The profile only shows a circuit; nothing has been learned on this node.
             return
         try:
-            counts.append(self._restore_node(name, read_state(status)))
+            counts[name] = self._restore_node(name, read_state(status))
         except StateError as error:
             log.warning("the learned state of %s cannot be read, so learning starts over: %s", name, error)
         self._forgotten[name] = self._learner.forgotten[name]

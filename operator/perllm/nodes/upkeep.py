@@ -33,6 +33,7 @@ class NodeUpkeep:
         snapshot: returns the newest figures.
         guard: contains failures about single nodes.
         on_gone: called with the name of a node that has left.
+        on_joined: called once a node has joined.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class NodeUpkeep:
         snapshot: Callable[[], Snapshot],
         guard: Guard,
         on_gone: Callable[[str], None],
+        on_joined: Callable[[], None] = lambda: None,
     ) -> None:
         self._scheduler = scheduler
         self._fleet = fleet
@@ -54,6 +56,7 @@ class NodeUpkeep:
         self._snapshot = snapshot
         self._guard = guard
         self._on_gone = on_gone
+        self._on_joined = on_joined
         self._read: dict[str, Node] = {}
         self._devices: dict[str, Sequence[GpuDevice]] = {}
 
@@ -89,7 +92,9 @@ class NodeUpkeep:
         if known == new:
             return
         self._scheduler.put_node(new, self._find_bandwidth(new.name, new.tier))
-        if known is not None and known.uid != new.uid:
+        if known is None:
+            self._on_joined()
+        elif known.uid != new.uid:
             self._health.forget(new.name)
 
     async def run(self) -> None:

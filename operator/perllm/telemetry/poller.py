@@ -151,6 +151,10 @@ class Telemetry:
 
     async def _read(self, feed: Feed, mapping: NodeMapping) -> None:
         started_s = self._clock()
+        if self._queried_s.get(feed, -math.inf) > started_s:
+            # The clock was set back: what was read by the wrong one may have been dropped as too old.
+            del self._queried_s[feed]
+            self._reread_s.pop(feed, None)
         is_reread = started_s >= self._reread_s.get(feed, -math.inf) + _LATENESS_S
         window_s = self._window_s(feed, started_s, is_reread=is_reread)
         query = select_window(feed.query, window_s, self._settings.matchers)

@@ -19,7 +19,9 @@ from perllm.cluster.node import Node
 from perllm.cluster.times import format_time
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.reviews import Reviews
+from perllm.costs.service import Expense
 from perllm.energy.bill import BillMetrics
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -47,6 +49,7 @@ pytestmark = pytest.mark.looptime
 
 START_S = 1000.0
 NAMES = ["a", "b"]
+PARTS = ("queue", "transfer", "inference", "other")
 
 
 class Cluster:
@@ -57,6 +60,7 @@ class Cluster:
         self.nodes = nodes or (make_node("a", slots=1), make_node("b", slots=1))
         self.api, self.records, self.claims = FakeApiServer(), dict[str, str](), ClaimSizes([GPUS])
         self.annotates, self.namespaces = annotates, namespaces
+        self.charged: list[tuple[str, str, float, float]] = []
         self.writes = make_writes()
         self._writing = asyncio.create_task(self.writes.run())
         self.start()
@@ -97,10 +101,12 @@ class Cluster:
             report=PodReport(
                 events,
                 metrics,
+                EndMetrics(self.registry),
                 BillMetrics(self.registry),
                 self.api,  # type: ignore[arg-type]
                 self.writes,
                 annotates=self.annotates,
+                charge=self._charge,
             ),
             guard=guard,
             unix_now=self.now_s,
@@ -109,6 +115,10 @@ class Cluster:
             namespaces=self.namespaces,
         )
         self._known: dict[str, SeenPod] = {}
+
+    def _charge(self, namespace: str, node: str, at_s: float, energy_j: float) -> Expense:
+        self.charged.append((namespace, node, at_s, energy_j))
+        return Expense()
 
     def _build_meter(self) -> Meter:
         meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
@@ -176,6 +186,11 @@ class Cluster:
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
 
+    def total(self, name: str) -> float:
+        """Return the sum of a metric over all labels."""
+        samples = [sample for family in self.registry.collect() for sample in family.samples]
+        return sum(sample.value for sample in samples if sample.name == name)
+
     def slots_of(self, uid: str) -> float:
         flight = self.parts.ledger.flight(uid)
         return 0.0 if flight is None else flight.slots
@@ -215,6 +230,48 @@ async def test_a_pod_is_announced_counted_measured_and_learned_from(make_cluster
     assert cluster.savings.of(SavedUnit.DEADLINES).tasks == 1
     note = cluster.api.calls_of("POST")[-1][1]["note"]
     assert note.startswith("took 9.00 s of 60 s since its creation, and 600 J (measured), on ")
+
+
+async def test_a_pod_counts_like_a_task_in_what_reports_are_made_from(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    node = await cluster.run_pod()
+    gpu = cluster.parts.fleet.nodes[node].gpu_type
+    assert cluster.metric("perllm_node_tasks_total", node=node, tier="edge", gpu=gpu, met="true") == 1
+    seconds = {part: cluster.metric("perllm_node_task_seconds_total", node=node, part=part) for part in PARTS}
+    assert seconds == {"queue": 1.0, "transfer": 0.0, "inference": 6.0, "other": 2.0}
+    assert cluster.total("perllm_promises_total") == 1
+    assert cluster.total("perllm_deadlines_missed_total") == 0
+
+
+async def test_a_late_pod_counts_as_a_missed_deadline(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    await cluster.run_pod(annotations={names.MODEL_ANNOTATION: "m", names.DEADLINE_ANNOTATION: "5s"})
+    assert cluster.metric("perllm_deadlines_missed_total", phase="Succeeded", reason="Late") == 1
+
+
+async def test_nothing_was_promised_to_a_pod_without_a_deadline(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    await cluster.run_pod(annotations={names.MODEL_ANNOTATION: "m"})
+    assert [cluster.total(f"perllm_{what}_total") for what in ("promises", "deadlines_missed", "node_tasks")] == [
+        0,
+        0,
+        1,
+    ]
+
+
+async def test_the_energy_of_a_pod_is_charged_by_the_tariff_in_the_middle_of_its_inference(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    node = await cluster.run_pod()
+    assert cluster.charged == [("lab", node, START_S + 9.0 - 3.0, pytest.approx(600.0))]
+
+
+async def test_nodes_that_were_excluded_for_a_pod_are_counted(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.bind("p")
+    cluster.bind("q")
+    assert cluster.metric("perllm_nodes_excluded_total", reason="compute") == 1
 
 
 async def test_a_pod_without_a_deadline_is_neither_late_nor_in_time(make_cluster: MakeCluster) -> None:
@@ -591,5 +648,5 @@ async def test_a_pod_whose_node_joins_after_it_was_seen_takes_its_slot(make_clus
     cluster = make_cluster()
     cluster.show("server", node="late", started_s=START_S, restart_policy="Always")
     cluster.scheduler.put_node(make_node("late", slots=1), UPLINK)
-    cluster.pods.request_of(cluster.show("p"))
+    cluster.pods.count_late()
     assert cluster.slots_of("uid-server") == 1.0

@@ -39,8 +39,19 @@ async def test_an_event_is_about_the_task() -> None:
     assert (placed["reason"], placed["note"], placed["type"]) == ("Placed", "on n", "Normal")
     assert (placed["regarding"]["kind"], placed["regarding"]["uid"]) == ("LLMInferenceTask", "uid-t")
     assert placed["eventTime"] == "2027-01-15T08:00:00.000000Z"
-    assert (len(missed["note"]), missed["type"]) == (MAX_NOTE, "Warning")
+    assert (len(missed["note"].encode()), missed["type"]) == (MAX_NOTE, "Warning")
     assert placed["metadata"]["name"] != missed["metadata"]["name"]
+
+
+@pytest.mark.parametrize("text", ["ж" * 600, "例" * 2000, "x" * (MAX_NOTE + 1), "a" + "é" * MAX_NOTE])
+async def test_the_note_of_an_event_has_no_more_bytes_than_the_api_server_accepts(text: str) -> None:
+    api = FakeApiServer()
+    events = Recorder(api)
+    events.record(TASK, "Failed", text)
+    await post_all(events)
+    note = api.calls_of("POST")[0][1]["note"]
+    assert MAX_NOTE - 4 < len(note.encode()) <= MAX_NOTE
+    assert text.startswith(note.removesuffix("…"))
 
 
 async def test_the_name_of_an_event_is_valid_for_any_task_name() -> None:

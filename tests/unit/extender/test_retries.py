@@ -158,6 +158,18 @@ async def test_urgent_pods_without_room_keep_none_from_the_room_that_there_is(wa
     assert waiting.asked <= 4 * MAX_EXAMINED
 
 
+async def test_many_pods_that_only_kube_scheduler_rejects_keep_none_of_another_kind_from_its_retry(
+    waiting: Waiting,
+) -> None:
+    for number in range(100):
+        waiting.reject(f"p{number}", due_s=1000.0 + number)
+    waiting.reject("q", due_s=9000.0, size=1)
+    waiting.room = {EDGE}
+    await waiting.run(1.5 * LOOK_S)
+    assert "q/status" in waiting.retried
+    assert len(waiting.retried) == MAX_RETRIED - MAX_RETRIED // 2 + 1
+
+
 async def test_pods_that_kube_scheduler_still_rejects_cost_one_decision_a_look(waiting: Waiting) -> None:
     waiting.room = {EDGE}
     for number in range(100):

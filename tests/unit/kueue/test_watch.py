@@ -8,8 +8,8 @@ import pytest
 
 from perllm.cluster.client import Object
 from perllm.cluster.informer import Informer, OnChange
-from perllm.kueue.watch import KueueWatch
-from perllm.kueue.workload import flavors_path, workloads_path
+from perllm.kueue.watch import PATIENCE_S, KueueWatch
+from perllm.kueue.workload import flavors_path, priority_classes_path, workloads_path
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 
@@ -51,3 +51,8 @@ async def test_one_list_makes_all_namespaces_known() -> None:
 
 async def test_without_flavors_nothing_is_known() -> None:
     assert await find_known({flavors_path()}, ()) == []
+
+
+async def test_without_kueue_the_operator_starts_nevertheless() -> None:
+    async with asyncio.timeout(2 * PATIENCE_S):
+        assert await find_known({flavors_path(), priority_classes_path(), workloads_path()}, ()) == []

@@ -238,3 +238,22 @@ def test_nothing_more_is_shown_of_a_node_whose_servers_are_gone() -> None:
     shown = len(agents.shown)
     agents.wait(3)
     assert len(agents.shown) == shown
+
+
+def test_a_node_that_is_gone_is_not_examined_any_more_whichever_of_its_objects_went_first() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew()
+    cluster.agents.on_lease(cluster.lease, None)
+    cluster.agents.on_offer(read_offer({"metadata": {"name": "n"}, "status": {"servers": [SERVER]}}), None)
+    cluster.shown.clear()
+    cluster.wait(5.0)
+    assert cluster.shown == []
+
+
+def test_what_a_node_serves_is_shown_repeatedly_even_while_its_agent_is_not_alive() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.shown.clear()
+    cluster.wait(1.0)
+    assert cluster.shown == [ServingStatus()]

@@ -315,3 +315,53 @@ async def test_profiles_that_changed_together_leave_the_event_loop_to_others_in_
         passes.append(0)
         await asyncio.sleep(0)
     assert (sum(passes), max(passes)) == (40, 1)
+
+
+async def learn_on_many_nodes(api: FakeApiServer, count: int) -> None:
+    nodes = {str(number): replace(NODES["a"], name=str(number)) for number in range(count)}
+    learner = Learner(CsUcbTable())
+    for name, node in nodes.items():
+        learner.register(name, node.gpu_type)
+        learner.learn(make_outcome(int(name), node=name))
+    await Saved(api, learner, nodes.get).flush()
+
+
+async def test_while_profiles_are_restored_the_event_loop_is_left_to_others_such_as_the_lease() -> None:
+    api, passes = FakeApiServer(), [0]
+    await learn_on_many_nodes(api, 40)
+
+    def restore(*_: object) -> int:
+        passes[-1] += 1
+        return 1
+
+    loading = asyncio.create_task(make_store(api, Learner(CsUcbTable()), restore=restore).load())
+    while not loading.done():
+        passes.append(0)
+        await asyncio.sleep(0)
+    assert (loading.result(), max(passes)) == (40, 1)
+
+
+async def test_profiles_are_read_in_pages() -> None:
+    api = FakeApiServer()
+    await learn_on_many_nodes(api, 40)
+    api.page_size = 15
+    api.calls.clear()
+    assert await start(api)[1].load() == 40
+    assert [query["limit"] for _, _, query in api.calls] == [profile_store.PAGE_SIZE] * 3
+
+
+async def test_a_list_whose_next_page_is_no_longer_kept_is_begun_again_and_nothing_is_restored_twice() -> None:
+    api = FakeApiServer()
+    await learn_on_many_nodes(api, 40)
+    api.page_size = 15
+    get, calls = api.get, [0]
+
+    async def forget_second_page(path: str, **query: str) -> dict[str, Any]:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise ApiError(410, "Expired", "the provided continue parameter is too old")
+        return await get(path, **query)
+
+    api.get = forget_second_page  # type: ignore[method-assign]
+    assert await start(api)[1].load() == 40
+    assert calls[0] == 5

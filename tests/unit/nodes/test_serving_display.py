@@ -16,7 +16,12 @@ class Site:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.written: list[ServingStatus | None] = []
-        self.display = ServingDisplay(lambda _, serving: self.written.append(serving), now_s=lambda: self.now_s)
+        self.fleet = {"n"}
+        self.display = ServingDisplay(
+            lambda _, serving: self.written.append(serving),
+            is_member=lambda node: node in self.fleet,
+            now_s=lambda: self.now_s,
+        )
 
     def show(self, serving: ServingStatus | None, after_s: float = 1.0) -> None:
         self.now_s += after_s
@@ -64,3 +69,12 @@ def test_a_profile_that_was_deleted_is_written_again(site: Site) -> None:
     site.show(IDLE)
 
     assert site.written == [IDLE, IDLE]
+
+
+def test_what_is_served_on_a_node_that_joins_later_is_written_then(site: Site) -> None:
+    site.fleet.clear()
+    site.show(IDLE)
+    assert site.written == []
+    site.fleet.add("n")
+    site.show(IDLE)
+    assert site.written == [IDLE]

@@ -98,6 +98,19 @@ async def test_first_poll_looks_far_back_and_later_ones_at_what_is_new_or_late(s
     assert energy == [f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[{window}]" for window in windows]
 
 
+async def test_after_a_clock_was_set_back_what_the_wrong_time_made_too_old_is_read_again(setup: Setup) -> None:
+    await run_for(setup.telemetry, 21)
+    setup.ahead_s = 3600.0
+    await run_for(setup.telemetry, 6)
+    assert setup.telemetry.energy.intervals("n").energy_j.tolist() == []
+    setup.ahead_s = 0.0
+    setup.source.asked.clear()
+    await run_for(setup.telemetry, 6)
+
+    energy = [query for query in setup.source.asked if "ENERGY" in query]
+    assert energy == [f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[{window}]" for window in ("900s", "10s")]
+
+
 async def test_while_prometheus_is_away_figures_become_stale(setup: Setup) -> None:
     await run_for(setup.telemetry, 11)
     setup.source.error = TelemetryUnreachableError("gone")

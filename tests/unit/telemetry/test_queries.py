@@ -92,7 +92,8 @@ PHYSICAL = (
 VIRTUAL = (
     "lo veth1a2b3c4d 3f0c9a1d2b4e5f6 enib7d33c1a2ff cali0123456789a cilium_host lxc12ab docker0 cni0 flannel.1 tunl0 "
     "br-4c1f kube-ipvs0 nodelocaldns dummy0 ovn-k8s-mp0 ovs-system genev_sys_6081 vxlan_sys_4789 gke52b1a9c0f3d "
-    "azv1234abcd weave antrea-gw0 podman1 virbr0 vnet3 tap0 ip6tnl0 sit0 gre0"
+    "azv1234abcd weave antrea-gw0 podman1 virbr0 vnet3 tap0 ip6tnl0 sit0 gre0 tailscale0 tun0 nebula1 ztksetbnx7 wg0 "
+    "wireguard.cali 0a1b2c3d4e5f_h 0a1b2c3d_net1_h"
 )
 
 
