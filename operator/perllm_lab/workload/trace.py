@@ -64,7 +64,7 @@ def _row(row: list[str], line: int) -> _Row:
     except ValueError:
         raise TraceError(f"line {line}: TIMESTAMP must look like 2023-11-16 18:15:46.6805900, not {row[0]!r}") from None
     if when.tzinfo is not None:
-        # Clocks are set back in the middle of a night: its hours are told apart by their offsets alone.
+        # Clocks are set back in the middle of a night: only their offsets distinguish its hours.
         when = when.astimezone(UTC).replace(tzinfo=None)
     return when, _tokens(row[1], COLUMNS[1], line), _tokens(row[2], COLUMNS[2], line)
 
