@@ -15,13 +15,14 @@ from perllm_lab.campaign.files import write_atomically
 from perllm_lab.campaign.runs import find_digests
 from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.scenario import Scenario
-from perllm_lab.policies import HINDSIGHT, build_scheduler, select_policies
+from perllm_lab.policies import HINDSIGHT, UnknownPolicyError, build_scheduler, select_policies
 from perllm_lab.report.claim_section import has_claim
 from perllm_lab.report.conclusion import conclude
 from perllm_lab.report.digest import RunDigest
 from perllm_lab.report.document import build_document
 from perllm_lab.report.headline import LEGEND, headline_table
 from perllm_lab.report.loads import FLEET
+from perllm_lab.report.numbers import exact
 from perllm_lab.report.origin import Origin
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.capacity_limit import limit_capacity
@@ -30,9 +31,11 @@ from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.simulator.simulation import GRACE_DEADLINES, judged_window_s
 from perllm_lab.simulator.workload import draw_arrivals, draw_requests
+from perllm_lab.workload.arrivals import Arrival
 from perllm_lab.workload.capacity import capacity_per_s
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
+from perllm_lab.workload.trace import TraceError
 
 SYNTHETIC_TASKS = 4000
 NO_HINTS = "none"
@@ -108,6 +111,9 @@ class SimulateSettings:
 def run_simulation(settings: SimulateSettings, display: Display, *, today: date) -> None:
     """Runs the experiment, writes its results as JSON and as a page, and shows the headline figures."""
     experiment = make_experiment(settings)
+    _check_subject(settings.subject, experiment.policies)
+    # Where nothing can be written is better known before the runs.
+    settings.out.mkdir(parents=True, exist_ok=True)
     scenario = experiment.scenario
     display.say(
         f"{len(scenario.nodes())} nodes ({scenario.name}), {experiment.trace}, {len(experiment.policies)} policies, "
@@ -147,7 +153,7 @@ def make_experiment(settings: SimulateSettings) -> Experiment:
     scenario = _adapt(load_scenario(settings.scenario, inventory=settings.inventory), settings)
     trace = settings.trace or f"{SYNTHETIC}{scenario.workload.arrivals}"
     tasks = settings.tasks or (SYNTHETIC_TASKS if trace.startswith(SYNTHETIC) else None)
-    load_arrivals(trace, tasks, default_rng(0))
+    _check_span(trace, load_arrivals(trace, tasks, default_rng(0)))
     return Experiment(
         scenario=scenario,
         trace=trace,
@@ -222,13 +228,26 @@ def describe(experiment: Experiment, settings: SimulateSettings) -> dict[str, ob
     }
 
 
+def _check_subject(subject: str | None, policies: Sequence[str]) -> None:
+    """Raises UnknownPolicyError if the policy that is to be compared with the others is not run."""
+    if subject is not None and subject not in policies:
+        raise UnknownPolicyError(f"--subject {subject} is not one of the policies: {', '.join(policies)}")
+
+
+def _check_span(trace: str, arrivals: Sequence[Arrival]) -> None:
+    """Raises TraceError if requests that come after the warm-up all come at once: figures are per second."""
+    begin_s, end_s = judged_window_s(arrivals, SimulationSettings().warmup_share)
+    if begin_s == end_s:
+        raise TraceError(f"{trace}: all requests after the first fifth come at the same time; name a longer trace")
+
+
 def _as_option(name: str, value: object) -> list[str]:
     """Returns a setting as words of a command line."""
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
     if isinstance(value, bool):
         return ["--resident" if value else "--model-load"]
     if isinstance(value, tuple):
-        return [option, ",".join(f"{one:g}" for one in value)]
+        return [option, ",".join(map(exact, value))]
     return [option, f"{value}s" if isinstance(value, RunsAs) else str(value)]
 
 

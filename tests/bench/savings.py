@@ -28,9 +28,9 @@ from perllm_lab.simulator.result import Fate, RunResult
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.simulator.workload import draw_requests
 from perllm_lab.workload.scenarios import load_scenario
+from perllm_lab.workload.sources import SYNTHETIC
 
 SCENARIOS = ("modern", "bursty", "tight", "drift", "outage", "demo", "paper")
-TRACE = "synthetic:conversation"
 LOAD = 0.6
 SETTINGS = SimulationSettings()
 COVERED = 0.8
@@ -83,7 +83,7 @@ def measure_savings(say: Callable[[str], None], scenarios: Sequence[str], *, see
 
 def _try(name: str, seed: int, *, tasks: int) -> Trial:
     scenario = load_scenario(name)
-    requests = draw_requests(scenario, TRACE, tasks, LOAD, seed)
+    requests = draw_requests(scenario, f"{SYNTHETIC}{scenario.workload.arrivals}", tasks, LOAD, seed)
     plan = FleetPlan(
         scenario.name, tuple(scenario.nodes()), tuple(scenario.changes(requests[-1].at_s)), load=LOAD, seed=seed
     )

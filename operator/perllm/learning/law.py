@@ -20,13 +20,13 @@ Old observations fade, so laws follow a drift. An update costs O(d^3 + nodes of 
 """
 
 from collections.abc import Mapping, Sequence
-from math import exp, log
+from math import exp, inf, log
 
 import numpy as np
 
 from perllm.learning.censoring import Explanation, explain
 from perllm.learning.decision_errors import MAX_ERROR, DecisionErrors
-from perllm.learning.type_law import RELATIVE_NOISE, TypeLaw, read_numbers
+from perllm.learning.type_law import RELATIVE_NOISE, TypeLaw, is_better_known, read_numbers
 from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
@@ -65,6 +65,7 @@ class PooledLaw:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
         self._least = np.full(len(prior), LEAST_SHARE) if least is None else np.asarray(least, dtype=np.float64)
         self._laws: dict[int, TypeLaw] = {}
+        self._learned_s: dict[int, float] = {}
         self._thetas: FloatArray = np.zeros((0, len(prior)))
         self._covariances: FloatArray = np.zeros((0, len(prior), len(prior)))
         self._most_doubt: FloatArray = np.zeros(0)
@@ -182,10 +183,16 @@ class PooledLaw:
         group = self._laws[int(self.group_of_row[row])]
         return {"ratio": [float(self._log_ratio[row]), float(self._variance[row])], **group.export_moments()}
 
-    def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> bool:
+    def import_moments(self, row: int, state: Mapping[str, Sequence[float]], learned_s: float = 0.0) -> bool:
         """Restore what `export_moments` returned; return whether its type's law is taken from it.
 
-        Of several nodes of a type the best informed gives its law.
+        Of several nodes of a type the best informed gives its law, and of those that are about as well informed the
+        one with the latest outcome.
+
+        Args:
+            row: the node.
+            state: of its law.
+            learned_s: Unix time of the latest outcome in it.
 
         Raises:
             ValueError: the numbers cannot have been learned; then nothing is changed.
@@ -196,9 +203,10 @@ class PooledLaw:
         restored = group.restored(state)
         if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
             raise ValueError("ratio is not one that nodes of one type have")
-        is_better = restored.weight >= group.weight
+        than_s = self._learned_s.get(number, -inf)
+        is_better = is_better_known(restored.weight, learned_s, than_weight=group.weight, than_s=than_s)
         if is_better:
-            self._laws[number] = restored
+            self._laws[number], self._learned_s[number] = restored, learned_s
         self._log_ratio[row], self._variance[row] = ratio, variance
         self._refresh_all(number)
         return is_better

@@ -253,7 +253,7 @@ class Learner:
         self._import_policy(row, arms)
         for model, summary, state in sorted(arms, key=lambda arm: arm[1].last_outcome_s):
             known = self._know(model, row)
-            self._import_laws(known, row, state)
+            self._import_laws(known, row, state, max(recent.times_s, default=0.0))
             known.summaries[row] = summary
             self._models.publish(known)
             self._remember(row, model)
@@ -288,11 +288,12 @@ class Learner:
                 self._policy.import_state(model, row, known)
             raise
 
-    def _import_laws(self, known: ModelLaws, row: int, state: dict[str, Any]) -> None:
-        if known.latency.import_moments(row, state["latency"]):
+    def _import_laws(self, known: ModelLaws, row: int, state: dict[str, Any], learned_s: float) -> None:
+        """Restore the laws of a model that were stored with the outcome of a node at that Unix time, its latest."""
+        if known.latency.import_moments(row, state["latency"], learned_s):
             known.load_s[known.alike(row)] = state["loadSeconds"]
-        known.energy.import_moments(row, state["energy"])
-        known.lengths.import_better(state["lengths"])
+        known.energy.import_moments(row, state["energy"], learned_s)
+        known.lengths.import_better(state["lengths"], learned_s)
         known.loads_from_s[row] = -np.inf if state["warm"] else np.inf
 
     def _know(self, model: str, row: int) -> ModelLaws:

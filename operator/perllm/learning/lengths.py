@@ -22,7 +22,7 @@ import numpy as np
 
 from perllm.api.base import MAX_TOKENS
 from perllm.learning.services import ServiceOffsets, restore_offsets
-from perllm.learning.type_law import is_gram
+from perllm.learning.type_law import is_better_known, is_gram
 from perllm.policy.problem import FloatArray
 
 BINS_PER_UNIT = 10
@@ -145,14 +145,18 @@ class LengthLaw:
         """Return both laws as plain numbers; None of one that has seen nothing."""
         return [law.export_state() if law.weight > PRIOR_COUNT else None for law in self._laws]
 
-    def import_better(self, state: Sequence[Mapping[str, Any] | None]) -> None:
-        """Restore what `export_state` returned, of each law if it has seen more than the present one.
+    def import_better(self, state: Sequence[Mapping[str, Any] | None], learned_s: float = 0.0) -> None:
+        """Restore what `export_state` returned, of each law if it is better known than the present one.
+
+        Args:
+            state: of both laws.
+            learned_s: Unix time of the latest outcome in it.
 
         Raises:
             ValueError: the numbers cannot have been learned.
         """
-        restored = [law.restored(one) if one else law for law, one in zip(self._laws, state, strict=True)]
-        laws = [max(pair, key=lambda law: law.weight) for pair in zip(self._laws, restored, strict=True)]
+        restored = [law.restored(one, learned_s) if one else law for law, one in zip(self._laws, state, strict=True)]
+        laws = [_choose_better(*pair) for pair in zip(self._laws, restored, strict=True)]
         self._laws = (laws[0], laws[1])
         self._predicted.clear()
         self.shapes = np.stack([law.cdf for law in self._laws])
@@ -186,6 +190,7 @@ class _Law:
         self._moment: FloatArray = self._prior_precision @ self._prior
         self.coefficients: FloatArray = self._prior.copy()
         self.weight = PRIOR_COUNT
+        self.learned_s = -np.inf
         self._squares = PRIOR_COUNT * spread**2
         self._counts = _normal_counts() * PRIOR_COUNT
         self.spread = spread
@@ -243,8 +248,9 @@ class _Law:
             "services": self._services.export_state(),
         }
 
-    def restored(self, state: Mapping[str, Any]) -> "_Law":
+    def restored(self, state: Mapping[str, Any], learned_s: float) -> "_Law":
         law = _Law(self._prior.tolist(), self.spread)
+        law.learned_s = learned_s
         size = len(self._prior)
         gram, moment, scale, counts = (np.asarray(state[key], float) for key in ("gram", "moment", "scale", "counts"))
         fits = gram.shape == (size * size,) and moment.shape == (size,) and scale.shape == (2,)
@@ -273,6 +279,11 @@ class _Law:
         np.cumsum(self._counts, out=sums[1:])
         cdf: FloatArray = sums / sums[-1]
         return cdf
+
+
+def _choose_better(present: _Law, stored: _Law) -> _Law:
+    is_better = is_better_known(stored.weight, stored.learned_s, than_weight=present.weight, than_s=present.learned_s)
+    return stored if is_better else present
 
 
 def _clip(log_tokens: float) -> float:

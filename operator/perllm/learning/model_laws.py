@@ -20,6 +20,11 @@ ARRIVALS_AVERAGED = 200.0
 """How many arrivals the usual task is an average of."""
 
 
+MOST_USUAL = 20.0
+"""As many usual tasks as one counts at most in that average: any user may say that a prompt has ten million tokens, and
+nodes without tasks yet would look empty by that measure."""
+
+
 @dataclass(slots=True)
 class UsualTask:
     """The mean of the tasks of a model that have arrived lately; unlike outcomes, arrivals are not selected."""
@@ -29,8 +34,12 @@ class UsualTask:
 
     def add(self, prompt_tokens: float, output_tokens: float) -> None:
         """Include a task in the average."""
-        self.prompt_tokens += (prompt_tokens - self.prompt_tokens) / ARRIVALS_AVERAGED
-        self.output_tokens += (output_tokens - self.output_tokens) / ARRIVALS_AVERAGED
+        self.prompt_tokens += _find_step(prompt_tokens, self.prompt_tokens)
+        self.output_tokens += _find_step(output_tokens, self.output_tokens)
+
+
+def _find_step(tokens: float, usual: float) -> float:
+    return (min(tokens, MOST_USUAL * max(usual, 1.0)) - usual) / ARRIVALS_AVERAGED
 
 
 @dataclass(slots=True)

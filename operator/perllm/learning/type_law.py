@@ -45,6 +45,9 @@ MAX_DOUBT = 2.0
 MAX_LIGHTNESS = exp(1.5 * MAX_ODDITY)
 """No observation counts as less than this share of what its law predicts, as far as the law itself may be off."""
 
+NEARLY = 0.9
+"""Of two stored states of a law the later one counts that rests on this share of the outcomes of the other."""
+
 MAX_COEFFICIENT = 1e12
 """A law that has learned from possible tasks has none larger."""
 
@@ -199,6 +202,17 @@ def _step_within(curvature: FloatArray, slope: FloatArray, free: BoolArray) -> F
     step = np.zeros_like(slope)
     step[free] = np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
     return step
+
+
+def is_better_known(weight: float, learned_s: float, *, than_weight: float, than_s: float) -> bool:
+    """Whether of two stored states of one law the first is to be kept, given what they rest on and when they were made.
+
+    The later one contains the other, though its outcomes have faded: weights of laws that have learned for long are
+    nearly the same, and that of a node which has had no task for weeks may be the larger by a hair.
+    """
+    if learned_s == than_s:
+        return weight >= than_weight
+    return weight >= NEARLY * than_weight if learned_s > than_s else NEARLY * weight > than_weight
 
 
 def is_gram(matrix: FloatArray) -> bool:

@@ -9,6 +9,7 @@ from math import inf, log
 import numpy as np
 
 from perllm.learning.features import MAX_READING, PROMPT_UNIT, energy_features
+from perllm.learning.learner import MAX_ENERGY_RATIO
 from perllm.learning.model_laws import ModelLaws, RunRates
 from perllm.placement.flight import Flight, Residence
 from perllm.placement.forecast import LEAST_S, ArmForecast
@@ -161,10 +162,12 @@ class Savings:
 
 
 def _compare_energy(ending: Ending, energy_j: float) -> EnergyComparison:
+    """Return what a task took; sums never forget, so of a meter that once says 1e9 J only a possible part counts."""
     real, other, tokens = ending.real, ending.other, ending.output_tokens
+    expected_j = real.forecast.energy_given_j(tokens) if real else 0.0
     return EnergyComparison(
-        observed_j=energy_j,
-        expected_j=real.forecast.energy_given_j(tokens) if real else 0.0,
+        observed_j=min(energy_j, MAX_ENERGY_RATIO * expected_j) if real else energy_j,
+        expected_j=expected_j,
         other_expected_j=other.forecast.energy_given_j(tokens),
         gpu_type=real.gpu_type if real else "",
         other_gpu_type=other.gpu_type,

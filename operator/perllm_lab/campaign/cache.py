@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from perllm_lab.campaign.files import write_atomically
 from perllm_lab.report.digest import RunDigest
 from perllm_lab.simulator.experiment import Experiment, RunSpec
-from perllm_lab.workload.sources import SYNTHETIC
+from perllm_lab.workload.sources import identify_arrivals
 
 _DIGEST = TypeAdapter(RunDigest)
 
@@ -48,11 +48,10 @@ class RunCache:
 
 
 def _describe(experiment: Experiment) -> Mapping[str, object]:
-    """Return what all runs of an experiment have in common; a trace in a file by its content."""
-    is_file = not experiment.trace.startswith(SYNTHETIC)
+    """Return what all runs of an experiment have in common; traces in files by their content."""
     return {
         "scenario": experiment.scenario.model_dump(mode="json"),
-        "trace": sha256(Path(experiment.trace).read_bytes()).hexdigest() if is_file else experiment.trace,
+        "trace": identify_arrivals(experiment.trace),
         "tasks": experiment.tasks,
         "settings": asdict(experiment.settings),
     }

@@ -17,6 +17,7 @@ from rich.console import Console
 from perllm.api.task_status import RunsAs
 from perllm_lab.claim import claim, find_holder
 from perllm_lab.cli.options import (
+    FiniteRange,
     folder_option,
     parse_names,
     run,
@@ -79,7 +80,7 @@ def _parse_contenders(context: click.Context, parameter: click.Parameter, text: 
 )
 @click.option(
     "--load",
-    type=click.FloatRange(min=0, min_open=True, max=2),
+    type=FiniteRange(min=0, min_open=True, max=2),
     default=0.8,
     show_default=True,
     help="Offered work as a share of what the nodes can do.",

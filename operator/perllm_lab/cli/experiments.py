@@ -10,7 +10,15 @@ from rich.console import Console
 
 from perllm.api.task_status import RunsAs
 from perllm.scheduling.journal import JournalError
-from perllm_lab.cli.options import DEFAULT_FOLDER, cache_option, expected_failures, parse_names, split, work_option
+from perllm_lab.cli.options import (
+    DEFAULT_FOLDER,
+    FiniteRange,
+    cache_option,
+    expected_failures,
+    parse_names,
+    split,
+    work_option,
+)
 from perllm_lab.figures import FigureSettings, make_figures
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
@@ -65,14 +73,14 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 @click.option(
     "--pod-start",
     "pod_start_s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Seconds a pod takes to start.  [default: scenario's]",
 )
 @click.option(
     "--resident/--model-load", default=None, help="Models are loaded beforehand, or with the first task of a node."
 )
 @click.option(
-    "--scrape", "scrape_s", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds between readings."
+    "--scrape", "scrape_s", type=FiniteRange(min=0, min_open=True), default=5.0, help="Seconds between readings."
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
 @click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Results as JSON.  [default: in --out]")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,17 @@ from perllm_lab.workload.scenarios import scenario_names
 from perllm_lab.workload.trace import TraceError
 
 _T = TypeVar("_T")
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; nan, which is neither too small nor too large, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        return found if isfinite(found) else self.fail(f"{value} is not a finite number.", param, ctx)
+
+
 DEFAULT_FOLDER = Path(".lab")
 WORK = {f"{kind}s": kind for kind in RunsAs}
 EXPECTED = (
@@ -52,7 +64,7 @@ scenario_option = click.option(
 )
 speed_option = click.option(
     "--speed",
-    type=click.FloatRange(min=0.1, max=20),
+    type=FiniteRange(min=0.1, max=20),
     default=2.0,
     show_default=True,
     help="Speed of the simulated hardware, as a multiple of real time.",

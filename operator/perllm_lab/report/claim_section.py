@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from perllm.policy import contextual
 from perllm_lab.report.blocks import table, tag
 from perllm_lab.report.document import LEAST_SHARE, load_key
 from perllm_lab.report.loads import describe_load
@@ -56,11 +57,11 @@ def has_claim(policies: Iterable[str]) -> bool:
 
 
 def find_subject(document: Json) -> str | None:
-    """Return the policy whose claim it is; None where there is nothing to compare it with."""
+    """Return the policy whose claim it is, the named one or cs-ucb; None where there is nothing to compare it with."""
     policies = document["policies"]
     if not has_claim(policies):
         return None
-    named = document["setting"].get("subject")
+    named = document["setting"].get("subject") or contextual.NAME
     return str(named) if named in policies else None
 
 

@@ -15,6 +15,7 @@ from perllm_lab.report.digest import RunDigest
 from perllm_lab.report.forecasts import Reliability
 from perllm_lab.report.measures import GroupMeasures, Measures
 from perllm_lab.report.metrics import COMPARED, METRICS, TIMINGS, Measure, figures
+from perllm_lab.report.numbers import exact
 from perllm_lab.report.schema import SCHEMA_VERSION, Document
 from perllm_lab.report.statistics import estimate, paired_ratio
 from perllm_lab.simulator.result import Floats
@@ -74,7 +75,7 @@ def build_document(
 
 def load_key(load: float) -> str:
     """Return the key of a load in the document."""
-    return f"{load:g}"
+    return exact(load)
 
 
 def _build_sections(grid: Grid, seeds: Sequence[int], reference: str | None) -> Json:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from perllm_lab.report.document import load_key
 from perllm_lab.report.numbers import find_worst, number, percent, with_interval
+from perllm_lab.report.ranking import describe_seeds
 from perllm_lab.report.style import rank
 
 HEADINGS = ("tasks/s", "in time", "worst", "tokens", "fleet J", "worst")
@@ -35,7 +36,7 @@ def headline_table(document: Mapping[str, Any]) -> Table:
 
 def _describe(document: Mapping[str, Any]) -> str:
     seeds = len(document["seeds"])
-    spread = f"mean of {seeds} seeds ± 95 % interval" if seeds > 1 else "one seed"
+    spread = f"mean of {describe_seeds(document)} ± 95 % interval" if seeds > 1 else "one seed"
     return f"{document['scenario']}: {spread}"
 
 

@@ -71,7 +71,7 @@ class Measures:
         gpu_types: by GPU type.
         nodes: share of placed tasks by node.
         forecasts: how good the forecasts were.
-        decision_p50_ms: median wall-clock time of a decision.
+        decision_p50_ms: median processor time of a decision.
         decision_p99_ms: its 99 % quantile.
         wall_s: wall-clock time of the run.
     """

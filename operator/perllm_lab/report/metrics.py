@@ -72,7 +72,7 @@ METRICS: Mapping[str, Measure] = {
 }
 
 TIMINGS: Mapping[str, Measure] = {
-    "decision_p50_ms": Measure("decision p50", "ms", "Wall-clock time of a decision."),
+    "decision_p50_ms": Measure("decision p50", "ms", "Processor time of a decision."),
     "decision_p99_ms": Measure("decision p99", "ms", "The same, 99 % quantile."),
     "wall_s": Measure("run", "s", "Wall-clock time of the whole run."),
 }

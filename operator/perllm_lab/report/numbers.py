@@ -17,6 +17,12 @@ def number(value: float | None) -> str:
     return f"{value:,.{min(decimals, 6)}f}"
 
 
+def exact(value: float) -> str:
+    """Return a value in as few digits as distinguish it from all others."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def percent(value: float | None) -> str:
     """Return a share in percent."""
     return "-" if value is None else f"{value * 100:.1f} %".replace(".0 %", " %")

@@ -14,7 +14,7 @@ from perllm_lab.report.load_section import render_load
 from perllm_lab.report.metrics import COMPARED
 from perllm_lab.report.numbers import is_share, title_of, with_interval, with_range
 from perllm_lab.report.origin import Origin
-from perllm_lab.report.ranking import rank_all, subject_of
+from perllm_lab.report.ranking import describe_seeds, rank_all, subject_of
 from perllm_lab.report.style import SOFT, Look, choose_looks, rank
 
 Json = Mapping[str, Any]
@@ -69,7 +69,7 @@ def _introduce(document: Json) -> str:
     rows["seeds"] = ", ".join(str(seed) for seed in seeds)
     pairs = "".join(tag("dt", escape(str(name))) + tag("dd", escape(_format(value))) for name, value in rows.items())
     intervals = (
-        f"± and whiskers are 95 % intervals of the mean over {len(seeds)} seeds (Student's t)."
+        f"± and whiskers are 95 % intervals of the mean over {describe_seeds(document)} (Student's t)."
         if len(seeds) > 1
         else "One seed: there are no intervals."
     )
@@ -174,7 +174,8 @@ def _timing(document: Json, loads: Sequence[str]) -> str:
         for policy in rank(document, load)
     ]
     note = tag(
-        "p", "Wall-clock time on the machine that ran the simulation: the only figures that differ between runs."
+        "p",
+        "Time on the machine that ran the simulation, of its processor for decisions: all that differs between runs.",
     )
     return tag("section", tag("h2", "Timing"), note, fold("decision times and run times", table(["", *heads], rows)))
 

@@ -15,6 +15,14 @@ def rank_all(document: Json) -> list[str]:
     return list(dict.fromkeys(order))
 
 
+def describe_seeds(document: Json) -> str:
+    """Return how many seeds the policies were run with; some may have more than others."""
+    cells = [cell for cells in document["policies"].values() for cell in cells.values()]
+    counts = {sum(value is not None for value in cell["tasks"]["seeds"]) for cell in cells}
+    fewest, most = min(counts), max(counts)
+    return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds, by policy"
+
+
 def subject_of(document: Json) -> str:
     """Return the policy that is compared with all others."""
     named = document["setting"].get("subject")

@@ -1,6 +1,7 @@
 """Tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 
 from rich.table import Table
 
@@ -45,8 +46,13 @@ def _add(table: Table, name: str, tier: str, summary: Summary | None, fleet_j: s
         str(summary.tasks),
         f"{summary.met_share:.1%}",
         f"{summary.token_met_share:.1%}",
-        f"{summary.latency_p50_s:.2f}",
-        f"{summary.latency_p95_s:.2f}",
-        f"{summary.energy_j:,.0f}",
+        _show(summary.latency_p50_s, ".2f"),
+        _show(summary.latency_p95_s, ".2f"),
+        _show(summary.energy_j, ",.0f"),
         fleet_j,
     )
+
+
+def _show(value: float, digits: str) -> str:
+    """Return a figure; a dash where nothing was complete."""
+    return "-" if isnan(value) else format(value, digits)

@@ -40,8 +40,7 @@ class TrueLearner(Learner):
         laws = self._know(node.model, row)
         self._nodes[node.name] = node
         self._speeds.pop(node.name, None)
-        self._set_latency_law(node.name)
-        laws.energy.coefficients[row] = _energy_law(node.gpu)
+        self._set_laws(node.name)
         laws.load_s[row] = node.gpu.model_load_s
         laws.latency.scale[row] = 0.1
         laws.latency.low[row], laws.latency.high[row] = -0.165, 0.165
@@ -51,7 +50,7 @@ class TrueLearner(Learner):
         if self._speeds.get(name, 1.0) == speed:
             return
         self._speeds[name] = speed
-        self._set_latency_law(name)
+        self._set_laws(name)
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return the true length, which is given as the hint."""
@@ -63,8 +62,10 @@ class TrueLearner(Learner):
         """Record that the model is loaded, and learn what the true laws do not contain: how other tasks come and go."""
         row = self._rows[outcome.run.node]
         known = self._know(outcome.run.model, row)
-        known.loads_from_s[row] = -np.inf
-        self._set_latency_law(outcome.run.node)
+        if row not in known.unloaded:
+            # The node may have been lost and restarted since.
+            known.note_loaded(row)
+        self._set_laws(outcome.run.node)
         if outcome.run_error is not None and outcome.run.cold <= 0.0:
             known.latency.account(row, outcome.run_error)
         return self._policy.learn(own or judge_choice(outcome, row))
@@ -78,13 +79,15 @@ class TrueLearner(Learner):
             self._know(ended.run.model, row).latency.account(row, max(error, 0.0))
         return True
 
-    def _set_latency_law(self, name: str) -> None:
-        """Set the law of time of a node at its present speed, for the mean task of lately."""
+    def _set_laws(self, name: str) -> None:
+        """Set the laws of a node at its present speed, for the mean task of lately."""
         node, row, speed = self._nodes[name], self._rows[name], self._speeds.get(name, 1.0)
         laws = self._know(node.model, row)
         slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed, 1.0])
         law = _latency_law(node.gpu, node.link.rtt_s, laws.usual) * slowed
         laws.latency.coefficients[row] = law
+        # Slower, a GPU draws the same power for longer.
+        laws.energy.coefficients[row] = _energy_law(node.gpu) / speed
         # Known, not learned: without outcomes it would be doubted as much as published figures, or a type without any.
         laws.latency.set_prior(int(laws.latency.group_of_row[row]), law.tolist(), doubt=0.0)
 

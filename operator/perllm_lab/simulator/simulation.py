@@ -18,6 +18,7 @@ from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSet
 from perllm_lab.simulator.floor import Floor
 from perllm_lab.simulator.result import Floats, RunResult
 from perllm_lab.simulator.scheduler import Strategy
+from perllm_lab.workload.arrivals import Arrival
 from perllm_lab.workload.requests import Request
 
 GRACE_DEADLINES = 2.0
@@ -39,7 +40,7 @@ def simulate(
     return _Simulation(fleet, requests, scheduler, settings or SimulationSettings()).run()
 
 
-def judged_window_s(requests: Sequence[Request], warmup_share: float) -> tuple[float, float]:
+def judged_window_s(requests: Sequence[Request | Arrival], warmup_share: float) -> tuple[float, float]:
     """Return begin and end of the judged window: from the first arrival after the warm-up to the last."""
     return requests[int(warmup_share * len(requests))].at_s, requests[-1].at_s
 

@@ -1,5 +1,6 @@
 """Finds scenarios: those of the lab by name, others by file."""
 
+import csv
 from importlib.resources import files
 from pathlib import Path
 
@@ -60,5 +61,5 @@ def read_inventory(path: Path) -> list[Machines]:
             return parse_inventory(lines)
     except InventoryError as error:
         raise ScenarioError(f"{path}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScenarioError(f"{path}: cannot be read as an inventory: {error}") from error

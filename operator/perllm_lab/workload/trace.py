@@ -2,8 +2,9 @@
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def read_trace(path: Path, *, limit: int | None = None) -> list[Arrival]:
             return parse_trace(lines, limit=limit)
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from error
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read as CSV, plain or gzip: {error}") from error
 
 
@@ -62,7 +63,10 @@ def _row(row: list[str], line: int) -> _Row:
         when = datetime.fromisoformat(row[0].strip())
     except ValueError:
         raise TraceError(f"line {line}: TIMESTAMP must look like 2023-11-16 18:15:46.6805900, not {row[0]!r}") from None
-    return when.replace(tzinfo=None), _tokens(row[1], COLUMNS[1], line), _tokens(row[2], COLUMNS[2], line)
+    if when.tzinfo is not None:
+        # Clocks are set back in the middle of a night: only their offsets distinguish its hours.
+        when = when.astimezone(UTC).replace(tzinfo=None)
+    return when, _tokens(row[1], COLUMNS[1], line), _tokens(row[2], COLUMNS[2], line)
 
 
 def _tokens(text: str, column: str, line: int) -> int:

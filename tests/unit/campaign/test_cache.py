@@ -85,6 +85,17 @@ def test_a_trace_in_a_file_is_known_by_its_content(tmp_path: Path, digest: RunDi
     assert RunCache(tmp_path, "code", replace(EXPERIMENT, trace=str(trace))).find(JOB) is None
 
 
+@pytest.mark.parametrize("joined", ["synthetic:short+{}", "{}+synthetic:short", "{}+{}"])
+def test_files_in_a_joined_trace_are_known_by_their_content_too(tmp_path: Path, digest: RunDigest, joined: str) -> None:
+    file = tmp_path / "trace.csv"
+    asked = replace(EXPERIMENT, trace=joined.format(file, file))
+    file.write_text("one")
+    RunCache(tmp_path, "code", asked).put(JOB, digest)
+    assert RunCache(tmp_path, "code", asked).find(JOB) == digest
+    file.write_text("two")
+    assert RunCache(tmp_path, "code", asked).find(JOB) is None
+
+
 def test_only_what_is_missing_is_run(tmp_path: Path, made: list[RunSpec]) -> None:
     first = find_digests(replace(EXPERIMENT, seeds=(3,)), tmp_path, 1, QUIET)
     made.clear()

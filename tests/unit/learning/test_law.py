@@ -196,6 +196,21 @@ def test_what_is_known_survives_json() -> None:
     assert (new.low[0], new.high[0], new.deviation(0)) == pytest.approx((old.low[0], old.high[0], old.deviation(0)))
 
 
+@pytest.mark.parametrize("order", [("idle", "busy"), ("busy", "idle")])
+def test_of_laws_about_as_well_informed_the_latest_is_restored(order: tuple[str, str]) -> None:
+    """A node without tasks for weeks keeps the law of then, whose weight may be the larger by a hair."""
+    old = make_law(0, 0)
+    observe(old, 0, TRUTH, 100)
+    idle = old.export_moments(0)
+    observe(old, 1, 2.0 * TRUTH, 300)
+    busy = old.export_moments(1)
+    idle["errors"][0] = 1.001 * busy["errors"][0]
+    new, rows, times_s = make_law(0, 0), {"idle": 0, "busy": 1}, {"idle": 1e6, "busy": 2e6}
+    for name in order:
+        new.import_moments(rows[name], {"idle": idle, "busy": busy}[name], times_s[name])
+    assert predict(new, 1) == pytest.approx(predict(old, 1), rel=1e-3)
+
+
 def test_a_restored_law_learns_on_as_if_it_had_never_been_stored() -> None:
     old, new = make_law(0), make_law(0)
     observe(old, 0, TRUTH, 30)

@@ -147,3 +147,19 @@ def test_the_answers_to_several_prompts_have_the_mean_and_the_variance_of_their_
     assert nine.centre == pytest.approx(np.log(np.median(sums)), abs=0.1)
     assert nine.spread == pytest.approx(one.spread / 3)
     assert one.repeated(1) is one
+
+
+@pytest.mark.parametrize("order", [("idle", "busy"), ("busy", "idle")])
+def test_of_laws_about_as_well_informed_the_latest_is_restored(order: tuple[str, str]) -> None:
+    law, new = LengthLaw(), LengthLaw()
+    learn(law, 60)
+    states = {"idle": law.export_state()}
+    learn(law, 60, seed=2)
+    states["busy"] = law.export_state()
+    (idle, _), (busy, _) = states["idle"], states["busy"]
+    assert idle is not None
+    assert busy is not None
+    idle["scale"][0] = busy["scale"][0]
+    for name in order:
+        new.import_better(states[name], {"idle": 1e6, "busy": 2e6}[name])
+    assert median(new.predict(1000, None)) == pytest.approx(median(law.predict(1000, None)), rel=1e-3)

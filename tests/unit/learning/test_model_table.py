@@ -30,6 +30,14 @@ def test_the_usual_task_of_a_model_is_kept_until_it_is_known() -> None:
     assert len(table._arrived) == MAX_ARRIVED
 
 
+def test_no_single_task_sets_what_is_usual() -> None:
+    usual = ModelTable().usual("m")
+    before = usual.prompt_tokens, usual.output_tokens
+    usual.add(1e7, 1e7)
+    assert usual.prompt_tokens < 1.1 * before[0]
+    assert usual.output_tokens < 1.1 * before[1]
+
+
 def test_models_without_outcomes_are_forgotten_first_then_those_used_least_recently() -> None:
     learner = Learner(CsUcbTable())
     learner.register("a", "T4")

@@ -58,6 +58,17 @@ def test_the_same_node_saves_nothing() -> None:
     assert (savings.of(SavedUnit.JOULES).total, savings.of(SavedUnit.DEADLINES).total) == (0.0, 0.0)
 
 
+def test_one_absurd_reading_of_a_meter_does_not_outweigh_all_tasks() -> None:
+    savings = Savings(is_shadow=False)
+    for _ in range(10):
+        note_many(savings)
+    one = Ending(
+        real=USUAL.to_prospect(), other=COSTLY, output_tokens=100.0, due_s=1010.0, is_met=True, took_s=4.0, energy_j=1e9
+    )
+    savings.note(one)
+    assert savings.of(SavedUnit.JOULES).total == pytest.approx(201 * 500.0, rel=0.2)
+
+
 def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_have_met() -> None:
     savings = Savings(is_shadow=False)
     note_many(savings)

@@ -41,6 +41,12 @@ def test_every_figure_is_a_mean_with_its_interval_and_seeds(runs: list[RunResult
     assert figures["hit_share"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "seeds": [0.5, 0.5]}
 
 
+def test_loads_that_are_nearly_the_same_are_cells_of_their_own(build_run: Builder) -> None:
+    runs = [build_run([IN, IN], load=0.3333333), build_run([IN, LATE], load=0.3333334)]
+    cells = build(runs)["policies"]["a"]
+    assert {load: cell["hit_share"]["mean"] for load, cell in cells.items()} == {"0.3333333": 1.0, "0.3333334": 0.5}
+
+
 def test_ratios_compare_policies_at_the_same_load(runs: list[RunResult]) -> None:
     ratio = build(runs)["comparisons"]["clairvoyant"]["0.6"]["b"]
     assert ratio["goodput_per_s"]["mean"] == pytest.approx(2.0)

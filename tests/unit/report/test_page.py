@@ -112,6 +112,15 @@ def test_headline_shows_figures_with_their_intervals(build_run: Builder) -> None
     assert "67.9 ±28.5" in text
 
 
+def test_seeds_are_counted_by_policy(build_run: Builder) -> None:
+    seeds = {"a": range(6), "b": range(2)}
+    runs = [build_run([IN, LATE], policy=policy, seed=seed) for policy in seeds for seed in seeds[policy]]
+    document, console = document_of(runs, {}), Console(width=160, record=True, file=StringIO())
+    console.print(headline_table(document))
+    assert "mean of 2 to 6 seeds, by policy" in console.export_text()
+    assert "the mean over 2 to 6 seeds, by policy" in read(document).shown
+
+
 def test_headline_shows_the_worst_seed(build_run: Builder) -> None:
     runs = [build_run([IN] * hits + [LATE] * (10 - hits), seed=seed) for seed, hits in enumerate((5, 6, 7))]
     console = Console(width=160, record=True, file=StringIO())
@@ -197,6 +206,10 @@ class TestClaim:
 
     def test_a_baseline_that_has_next_to_nothing_in_time_gets_no_factor(self, build_run: Builder) -> None:
         assert "fineinfer1.001.9880 % against 2 %90 %--" in self.shown(build_run, 2)
+
+    def test_without_a_named_policy_it_is_that_of_cs_ucb(self, build_run: Builder) -> None:
+        runs = [build_run([IN] * 20, policy=policy) for policy in ("cs-ucb", "fineinfer")]
+        assert "cs-ucb over each baseline of the PerLLM paper" in read(document_of(runs, {})).shown
 
     def test_without_the_papers_baselines_there_is_none(self, build_run: Builder) -> None:
         assert "The paper's claim" not in read(build(build_run, 2, 1, subject="p1")).shown

@@ -16,7 +16,7 @@ from perllm_lab.simulator.scheduler import RejectTask, SendTask, Strategy
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
-from unit.learning.outcomes import make_ended
+from unit.learning.outcomes import make_ended, make_outcome
 from unit.simulator.placings import FAST, LINK, SLOW, node, request
 from unit.simulator.schedulers import RoundRobin
 
@@ -114,3 +114,20 @@ def test_it_does_not_doubt_the_laws_that_it_knows() -> None:
     learner.seed_node(node("only", FAST))
     laws = learner.laws("chat", np.array([learner.register("only", CATALOGUE[FAST].product)]))
     assert laws.latency.doubt(np.ones((1, 5))).tolist() == [0.0]
+
+
+def test_it_knows_that_a_throttled_gpu_draws_its_power_for_longer() -> None:
+    learner, row = TrueLearner(CsUcb(), doubt=0.25), np.array([0])
+    learner.seed_node(node("only", FAST))
+    before = learner.laws("chat", row).energy.coefficients[0].copy()
+    learner.observe_speed("only", 0.5)
+    assert learner.laws("chat", row).energy.coefficients[0] == pytest.approx(2.0 * before)
+
+
+def test_it_knows_that_a_node_which_was_restarted_loads_its_model_again() -> None:
+    learner, row = TrueLearner(CsUcb(), doubt=0.25), np.array([0])
+    learner.seed_node(node("only", FAST))
+    learner.warm("only", "chat")
+    learner.cool("only")
+    learner.learn(make_outcome(model="chat", node="only"))
+    assert learner.laws("chat", row).cold(row, 0.0).tolist() == [1.0]

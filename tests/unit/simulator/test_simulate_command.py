@@ -75,6 +75,9 @@ def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
         (["--trace", "synthetic:poems"], "no synthetic trace 'poems'"),
         (["--policies", "nobody"], "no policy nobody; known: "),
         (["--pod-start", "1"], "requests have no pod that starts"),
+        (["--work", "pods", "--pod-start", "nan"], "nan is not a finite number"),
+        (["--scrape", "inf"], "inf is not a finite number"),
+        (["--policies", "random", "--subject", "cs-ucb"], "--subject cs-ucb is not one of the policies: random"),
         (["--work", "both"], "'both' is not one of 'pods', 'requests'"),
     ],
 )
@@ -83,6 +86,27 @@ def test_what_it_does_not_know_is_said_and_nothing_is_written(tmp_path: Path, op
     assert result.exit_code != 0
     assert message in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trace_of_a_single_moment_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + 20 * "2023-11-16 18:00:00.0,3,4\n")
+    with pytest.raises(TraceError, match="all requests after the first fifth come at the same time"):
+        make_experiment(SimulateSettings("modern", "random", tmp_path, trace=str(trace)))
+
+
+@pytest.mark.usefixtures("simple")
+def test_where_nothing_can_be_written_is_said_before_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "find_digests", None)
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(main, ["simulate", "--policies", "a", "--out", str(tmp_path / "file" / "out")])
+    assert result.exit_code == 1
+    assert "Not a directory" in result.output
+
+
+def test_the_command_has_every_digit_of_a_load(tmp_path: Path) -> None:
+    command = SimulateSettings("modern", "a", tmp_path, loads=(0.6, 1.0, 0.123456789)).command
+    assert "--load 0.6,1,0.123456789" in command
 
 
 def test_policies_are_named_once_or_all_at_a_time() -> None:

@@ -70,6 +70,13 @@ def test_a_scenario_may_name_an_inventory_beside_it(tmp_path):
         load_scenario(file)
 
 
+def test_an_inventory_that_is_no_csv_is_named(tmp_path):
+    file = tmp_path / "nodes.csv"
+    file.write_text('sn,cpu_milli,memory_mib,gpu,model\n"' + 200_000 * "x")
+    with pytest.raises(ScenarioError, match=r"nodes\.csv: cannot be read as an inventory"):
+        load_scenario("inventory", inventory=file)
+
+
 def test_an_inventory_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ScenarioError, match=r"inventory: .*nowhere\.csv: cannot be read as an inventory"):
         load_scenario("inventory", inventory=tmp_path / "nowhere.csv")

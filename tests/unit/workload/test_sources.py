@@ -53,3 +53,18 @@ def test_joined_traces_are_services_of_the_same_rate_over_the_same_time():
     assert [len(times[name]) for name in times] == [200, 200]
     assert times["code"][-1] == pytest.approx(times["conversation"][-1])
     assert [one.at_s for one in mixed] == sorted(one.at_s for one in mixed)
+
+
+def test_joined_files_of_unequal_length_keep_the_same_rate_until_the_end(tmp_path):
+    for name, rows in (("long", 60), ("brief", 20)):
+        lines = [f"2023-11-16 18:{minute:02}:00,374,44\n" for minute in range(rows)]
+        (tmp_path / f"{name}.csv").write_text(TRACE.splitlines(keepends=True)[0] + "".join(lines))
+    mixed = load_arrivals(f"{tmp_path}/long.csv+{tmp_path}/brief.csv", None, np.random.default_rng(1))
+    late = [one.service for one in mixed[len(mixed) // 2 :]]
+    assert (late.count("long"), late.count("brief")) == (10, 10)
+
+
+def test_a_file_may_have_a_plus_in_its_name(tmp_path):
+    file = tmp_path / "night+day.csv"
+    file.write_text(TRACE)
+    assert len(load_arrivals(str(file), None, np.random.default_rng(1))) == 2

@@ -59,6 +59,20 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, content):
         read_trace(path)
 
 
+def test_a_damaged_archive_is_refused_by_name(tmp_path):
+    path = tmp_path / "trace.csv.gz"
+    whole = bytearray(gzip.compress((HEADER + ROWS).encode()))
+    whole[12:20] = b"\xff" * 8
+    path.write_bytes(bytes(whole))
+    with pytest.raises(TraceError, match=r"trace\.csv\.gz: cannot be read"):
+        read_trace(path)
+
+
+def test_times_of_different_zones_are_compared_as_moments(tmp_path):
+    night = "2023-10-29 02:30:00+02:00,1,1\n2023-10-29 02:10:00+01:00,2,2\n"
+    assert [one.at_s for one in read_trace(write(tmp_path, HEADER + night))] == [0.0, 2400.0]
+
+
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(TraceError, match=r"nowhere\.csv"):
         read_trace(tmp_path / "nowhere.csv")
