@@ -195,21 +195,25 @@ class PooledLaw:
             learned_s: Unix time of the latest outcome in it.
 
         Raises:
-            ValueError: the numbers cannot have been learned; then nothing is changed.
+            ValueError: the numbers cannot have been learned; then nothing is changed. Those of a law that is not taken
+                are not examined.
         """
         number = int(self.group_of_row[row])
-        group = self._laws[number]
+        group, than_s = self._laws[number], self._learned_s.get(number, -inf)
         ratio, variance = read_numbers(state, "ratio", 2)
-        restored = group.restored(state)
         if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
             raise ValueError("ratio is not one that nodes of one type have")
-        than_s = self._learned_s.get(number, -inf)
-        is_better = is_better_known(restored.weight, learned_s, than_weight=group.weight, than_s=than_s)
-        if is_better:
-            self._laws[number], self._learned_s[number] = restored, learned_s
+        weight = float(read_numbers(state, "errors", 5)[0])
+        is_better = is_better_known(weight, learned_s, than_weight=group.weight, than_s=than_s)
+        # To restore a law takes a millisecond, and of a large fleet few are taken.
+        restored = group.restored(state) if is_better else None
         self._log_ratio[row], self._variance[row] = ratio, variance
+        if restored is None:
+            self._refresh(number, np.array([row]))
+            return False
+        self._laws[number], self._learned_s[number] = restored, learned_s
         self._refresh_all(number)
-        return is_better
+        return True
 
     def _walk(self, row: int, misfit: float, spread: float, information: float = 1.0) -> None:
         """Move the node's ratio towards what was seen, as far as it is less certain than its type's law."""
