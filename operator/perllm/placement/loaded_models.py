@@ -25,6 +25,11 @@ class LoadedModels:
         if len(self._from_s) > MAX_MODELS:
             self._from_s.popitem(last=False)
 
+    def forget(self, row: int) -> None:
+        """Note that a node has left: whichever joins in its place has no model loaded."""
+        for known in self._from_s.values():
+            known[row : row + 1] = np.inf
+
     def cold(self, model: str, rows: Index, load_s: FloatArray, now_s: float) -> FloatArray:
         """Return which share of the loading time each node still needs, shape (n,).
 

@@ -11,7 +11,7 @@ beginning, of the lengths that are more than what the real task has written by t
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from heapq import heappop, heappush
@@ -22,7 +22,6 @@ import numpy as np
 
 from perllm.guard import describe
 from perllm.learning.learner import Learner
-from perllm.learning.lengths import find_quantile, find_share
 from perllm.learning.outcome import Outcome
 from perllm.placement.counterfactual import Circumstances, Ending, Prospect, find_written, revise
 from perllm.placement.decision import Decision
@@ -33,6 +32,7 @@ from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
+from perllm.placement.rehearsed_run import MetThere, RehearsedRun, find_length
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Feedback
 
@@ -54,38 +54,6 @@ class OtherScheduler(StrEnum):
     NONE = "none"
     KUBE_SCHEDULER = "kube-scheduler"
     PERLLM = "perllm"
-
-
-@dataclass(frozen=True, slots=True)
-class _Met:
-    """What a task met on the node of the other choice, in how many seconds, and how busy reading the node is then."""
-
-    residence: Residence
-    in_s: float
-    reading_share: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A task on the node of the other choice; its answer is as long as drawn, or as observed.
-
-    Attributes:
-        prospect: what was expected of it.
-        flight: what is in flight.
-        quantile: of the length of its answer, drawn.
-        output_tokens: that length, as far as known.
-        is_observed: whether it is the length of the real answer.
-    """
-
-    prospect: Prospect
-    flight: Flight
-    quantile: float
-    output_tokens: float
-    is_observed: bool = False
-
-    def find_met_s(self, now_s: float) -> float:
-        """Return for how long it has been on the node, without its wait for room and the transfer of its input."""
-        return now_s - self.flight.placed_s - self.prospect.wait_s - self.prospect.forecast.times.transfer_s
 
 
 class Rehearsal:
@@ -130,8 +98,8 @@ class Rehearsal:
         self._now_s = now_s
         self._rng = rng
         self._prospects: dict[str, Prospect] = {}
-        self._met: dict[str, _Met] = {}
-        self._runs: dict[str, _Run] = {}
+        self._met: dict[str, MetThere] = {}
+        self._runs: dict[str, RehearsedRun] = {}
         self._ends: list[tuple[float, str]] = []
 
     def place(self, request: PlacementRequest) -> Prospect | None:
@@ -180,6 +148,7 @@ class Rehearsal:
         real, other = decision.to_prospect(), decision.counterfactual
         if other is None:
             return None
+        other = self._prospects.get(decision.task_id, other)  # its node may have been lost since
         if outcome is not None:
             real = self._revise(real, outcome.run.model, read_circumstances(outcome))
             other = self._revise_other(other, outcome)
@@ -220,8 +189,34 @@ class Rehearsal:
     def _note_end(self, task_id: str, output_tokens: float) -> None:
         run, now_s = self._runs.get(task_id), self._now_s()
         if run is not None:
-            known = self._runs[task_id] = replace(run, output_tokens=output_tokens, is_observed=True)
-            heappush(self._ends, (max(self._find_end_s(known, now_s), now_s), task_id))
+            self._follow(replace(run, output_tokens=output_tokens, is_observed=True), now_s)
+
+    def lose_node(self, node: str) -> None:
+        """Place the tasks again that the other scheduler has on a node which has left the cluster."""
+        _contain(node, partial(self._lose_node, node))
+
+    def _lose_node(self, node: str) -> None:
+        now_s = self._now_s()
+        self._end_tasks(now_s)
+        lost = [run for run in self._runs.values() if run.prospect.node == node]
+        for run in lost:
+            del self._runs[run.flight.task_id]
+            self._ledger.release(run.flight.task_id, now_s)
+            self._loaded.forget(run.flight.row)
+        for run in lost:
+            self._place_again(run, now_s)
+
+    def _place_again(self, run: RehearsedRun, now_s: float) -> None:
+        task_id = run.flight.task_id
+        exists = self._prospects.pop(task_id, None) is not None
+        if self._place(run.request) is None:
+            return
+        again = self._runs[task_id]
+        self._follow(
+            replace(again, quantile=run.quantile, output_tokens=run.output_tokens, is_observed=run.is_observed), now_s
+        )
+        if not exists:
+            del self._prospects[task_id]
 
     def forget(self, task_id: str) -> None:
         """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
@@ -232,7 +227,7 @@ class Rehearsal:
         """Pass the bandwidth of the nodes on to the ledger."""
         self._placer.note_bandwidth()
 
-    def _find_met(self, task_id: str) -> _Met | None:
+    def _find_met(self, task_id: str) -> MetThere | None:
         now_s = self._now_s()
         self._end_tasks(now_s)
         run, residence = self._runs.get(task_id), self._ledger.observe(task_id, now_s)
@@ -240,9 +235,9 @@ class Rehearsal:
             return self._met.get(task_id)
         return self._describe_met(run, residence, now_s)
 
-    def _describe_met(self, run: _Run, residence: Residence, now_s: float) -> _Met:
+    def _describe_met(self, run: RehearsedRun, residence: Residence, now_s: float) -> MetThere:
         reading_share = self._ledger.loads(np.array([run.flight.row]), now_s).reading_share
-        return _Met(residence, run.find_met_s(now_s), float(reading_share[0]))
+        return MetThere(residence, run.find_met_s(now_s), float(reading_share[0]))
 
     def _revise_other(self, other: Prospect, outcome: Outcome) -> Prospect:
         """Return what is expected under the other choice, given the real answer and what the task met there."""
@@ -282,22 +277,17 @@ class Rehearsal:
             wait_s=float(placement.outlook.queue_s[arm]),
         )
         quantile = self._rng.random()
-        length = self._find_length(flight, quantile)
-        self._runs[request.task_id] = _Run(prospect, flight, quantile, length)
+        length = find_length(flight, quantile, self._learner.shapes[flight.length_kind])
+        self._runs[request.task_id] = RehearsedRun(request, prospect, flight, quantile, length)
         heappush(self._ends, (flight.writes_from_s + length * forecast.times.solo_token_s, request.task_id))
         return prospect
 
-    def _find_length(self, flight: Flight, quantile: float, *, more_than: float = 0.0) -> float:
-        """Return a quantile of the lengths that an answer may have, of those that are more than `more_than`.
+    def _follow(self, run: RehearsedRun, now_s: float) -> None:
+        """Follow a task of which more is known than when it was placed, until its end."""
+        self._runs[run.flight.task_id] = run
+        heappush(self._ends, (max(self._find_end_s(run, now_s), now_s), run.flight.task_id))
 
-        The points that stand for their distribution would be too short in the mean: the longest leaves out its tail.
-        """
-        inference, shape = flight.inference, self._learner.shapes[flight.length_kind]
-        least = find_share(more_than, inference.length_centre, inference.length_spread, shape) if more_than else 0.0
-        share = least + quantile * (1.0 - least)
-        return max(find_quantile(share, inference.length_centre, inference.length_spread, shape), more_than)
-
-    def _lengthen(self, run: _Run, end_s: float) -> _Run:
+    def _lengthen(self, run: RehearsedRun, end_s: float) -> RehearsedRun:
         """Return a task that is about to end with the length that its answer may have by what the real one has written.
 
         Without this, the answers of tasks that still run would be too short in the mean, as those of others are known.
@@ -309,7 +299,8 @@ class Rehearsal:
             return run
         laws = self._learner.laws(real.inference.model, np.array([real.row]))
         written = find_written(real, laws, residence=residence, until_s=end_s)
-        return replace(run, output_tokens=self._find_length(run.flight, run.quantile, more_than=written))
+        shape = self._learner.shapes[run.flight.length_kind]
+        return replace(run, output_tokens=find_length(run.flight, run.quantile, shape, more_than=written))
 
     def _end_tasks(self, now_s: float) -> None:
         while self._ends and self._ends[0][0] <= now_s:
@@ -326,7 +317,7 @@ class Rehearsal:
             if residence is not None and task_id in self._prospects:
                 self._met[task_id] = self._describe_met(run, residence, end_s)
 
-    def _find_end_s(self, run: _Run, now_s: float) -> float:
+    def _find_end_s(self, run: RehearsedRun, now_s: float) -> float:
         """Return when a task ends, as far as known by what it has met until now."""
         flight, met = run.flight, self._ledger.observe(run.flight.task_id, now_s)
         if met is None:

@@ -179,6 +179,7 @@ class Scheduler:
         self._learner.cool(name)
         if name in self._fleet.nodes:
             self._fleet.remove(name)
+            self._rehearsal.lose_node(name)
             self._circuits.forget_node(name)
             self._loop.examine_all()
 

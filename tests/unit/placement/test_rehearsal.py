@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from perllm.cluster.node import Node
 from perllm.placement import rehearsal
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import MAX_MODELS, LoadedModels
@@ -40,8 +41,8 @@ def choose_first(placement: Placement) -> int | None:
     return 0 if len(placement.names) else None
 
 
-def make_rehearsed(slots: float = 4.0, *, is_own: bool = False) -> Rehearsed:
-    real = make_setting(make_node("n", slots=slots))
+def make_rehearsed(*nodes: Node, slots: float = 4.0, is_own: bool = False) -> Rehearsed:
+    real = make_setting(*(nodes or [make_node("n", slots=slots)]))
     ledger, loaded = Ledger(), LoadedModels()
     rehearsal = Rehearsal(
         make_placer(real, ledger, loaded),
@@ -127,6 +128,26 @@ def test_an_answer_is_longer_than_what_the_real_task_has_written() -> None:
     rehearsed.real.now_s += 200 * took_s
     rehearsed.rehearsal.find_residence("b")
     assert ["a" in rehearsed.ledger, "b" in rehearsed.ledger] == [True, False]
+
+
+def test_tasks_on_a_node_that_leaves_begin_again_elsewhere_with_the_same_answer_to_write() -> None:
+    rehearsed = make_rehearsed(make_node("n"), make_node("other"))
+    first = rehearsed.rehearsal.place(make_request("a"))
+    rehearsed.rehearsal.note_end("a", 1000.0)
+    rehearsed.rehearsal.place(make_request("gone"))
+    rehearsed.rehearsal.forget("gone")
+    rehearsed.real.now_s += 5.0
+    rehearsed.real.fleet.remove("n")
+    rehearsed.rehearsal.lose_node("n")
+    again = rehearsed.rehearsal.find("a")
+    assert first is not None
+    assert again is not None
+    assert (first.node, again.node, again.at_s - first.at_s) == ("n", "other", 5.0)
+    assert rehearsed.ledger.count(rehearsed.real.fleet.row("other"), "m") == 2
+    assert rehearsed.rehearsal.find("gone") is None
+    rehearsed.real.now_s += 1000.0 * again.forecast.times.solo_token_s
+    rehearsed.rehearsal.find_residence("a")
+    assert "a" in rehearsed.ledger
 
 
 def test_the_model_is_loaded_once_and_the_real_node_does_not_count_as_having_it() -> None:
