@@ -333,3 +333,41 @@ async def test_a_server_is_asked_again_after_the_time_that_it_asked_for(cluster:
     assert cluster.status()["phase"] == "Pending"
     await asyncio.sleep(2)
     assert cluster.status()["phase"] == "Running"
+
+
+def report_unseen(cluster: ServedCluster, **metadata: Any) -> dict[str, Any]:
+    """Report a run that no watch shows yet; return the task as the next list has it."""
+    now = format_time(cluster.now_s())
+    run = {"attempt": 1, "end": "Answered", "startTime": now, "endTime": now, "tokens": 3}
+    status = {**cluster.status(), "run": run, "result": {"text": "Yes."}}
+    return cluster.api.store(PATH, metadata=metadata, status=status)
+
+
+@pytest.mark.parametrize("change", [{"suspend": True}, {"priority": 7}], ids=["suspended", "another priority"])
+async def test_a_report_counts_though_the_spec_was_changed_before_it_is_seen(
+    cluster: ServedCluster, change: dict[str, Any]
+) -> None:
+    cluster.ask()
+    await asyncio.sleep(2)
+    report_unseen(cluster)
+    item = cluster.api.store(PATH, metadata={"generation": 2}, spec=change)
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(0.1)
+    status = cluster.status()
+    assert (status["phase"], status["attempts"], status["result"]) == ("Succeeded", 1, {"text": "Yes."})
+    assert status["observedGeneration"] == 2
+
+
+@pytest.mark.parametrize("seen_after_s", [0.0, 3.5], ids=["before the next status", "after it was denied"])
+async def test_a_status_that_another_client_removes_while_the_next_one_waits_is_restored(
+    cluster: ServedCluster, seen_after_s: float
+) -> None:
+    cluster.ask(deadline="5s")
+    await asyncio.sleep(5 + REPORT_S + 0.1)
+    assert "deadlineMet" not in cluster.status(), "it waits"
+    item = cluster.api.store(PATH, status=None)
+    await asyncio.sleep(seen_after_s)
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(4)
+    status = cluster.status()
+    assert (status["phase"], status["nodeName"], status["deadlineMet"]) == ("Running", "n", False)
