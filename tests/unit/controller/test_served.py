@@ -13,6 +13,7 @@ from perllm.cluster.times import format_time
 from perllm.controller.drift import GRACE_S, INTERVAL_S
 from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
+from perllm.nodes.agents import FORMER_PATIENCE_S, lose_former_runs
 from perllm.placement.flight import Residence
 from perllm.placement.serving import NOTHING, Serving
 from unit.controller.one_node_cluster import Cluster
@@ -213,6 +214,18 @@ async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluste
     status = cluster.status()
     assert (status["nodeName"], status["attempts"], status["phase"]) == ("spare", 2, "Running")
     assert len(cluster.parts.ledger) == 1
+
+
+async def test_requests_of_agents_that_were_switched_off_do_not_run_for_ever(cluster: ServedCluster) -> None:
+    cluster.ask(deadline="1h")
+    await asyncio.sleep(1)
+    cluster.scheduler.put_serving("n", NOTHING)
+    without_agents = asyncio.create_task(lose_former_runs(cluster.controller.lose_runs))
+    await asyncio.sleep(FORMER_PATIENCE_S - 5)
+    assert cluster.status()["phase"] == "Running", "its agent may still be answering"
+    await asyncio.sleep(10)
+    assert cluster.status()["phase"] == "Pending"
+    without_agents.cancel()
 
 
 async def test_a_lost_request_that_perllm_fails_on_delays_no_other(
