@@ -26,7 +26,7 @@ from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.suspensions import Suspensions
-from perllm.controller.task import Task, read_task, read_task_demand
+from perllm.controller.task import Task, read_status, read_task, read_task_demand
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
@@ -207,6 +207,8 @@ class Controller:
             has_runners=self._has_runners,
             bill_label=self._bill_label,
         )
+        if stub is not None and stub.uid == task.uid:
+            status = read_status(stub.status)
         if task.spec is not None:
             task = replace(task, tokens_per_character=self._ratios.find(task.spec.model))
         if tracked is not None and tracked.task.uid != task.uid:
