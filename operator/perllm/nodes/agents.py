@@ -85,7 +85,7 @@ def read_lease(item: Object) -> SeenLease | None:
 
 
 async def lose_former_runs(lose_runs: Callable[[Callable[[str], bool]], None]) -> None:
-    """Take all requests as lost, again and again until cancelled: they were placed while there were agents.
+    """Take all requests as lost, regularly until cancelled: they were placed while there were agents.
 
     Args:
         lose_runs: called with a test of whether a node's requests are lost.
