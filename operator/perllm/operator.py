@@ -18,6 +18,7 @@ from perllm.cluster.informer import wait_for_first_lists
 from perllm.cluster.leadership import LeadershipError
 from perllm.extender.server import build_app
 from perllm.loop_lag import watch_loop
+from perllm.nodes.agents import lose_former_runs
 from perllm.supervision import cancelled_at_exit, serve
 from perllm.wiring import Wiring
 
@@ -163,6 +164,7 @@ class Operator:
         agents = self._wiring.watches.agents
         if agents is None:
             self._base.scheduler.note_servers_known()
+            begin("requests of former agents", partial(lose_former_runs, self._wiring.control.controller.lose_runs))
             return
         begin("watch of model servers", agents.offers.run)
         begin("watch of agents", agents.leases.run)

@@ -40,6 +40,9 @@ class Answerer:
         run = ServedRun(attempt=assignment.attempt, end=RunEnd.ANSWERED, start_time=now, end_time=now, tokens=1)
         self._reports.put(assignment, AttemptReport(run, Result(text="Yes.")))
 
+    def change(self, assignment: Assignment) -> None:
+        pass
+
     def withdraw(self, assignment: Assignment) -> None:
         self._reports.drop(assignment)
 

@@ -96,6 +96,9 @@ class AssignmentListener(Protocol):
     def assign(self, assignment: Assignment) -> None:
         """Carry out an assignment."""
 
+    def change(self, assignment: Assignment) -> None:
+        """Note what an assignment says by now, such as whether it ends at the deadline."""
+
     def withdraw(self, assignment: Assignment) -> None:
         """Stop an assignment: it was carried out, or is no longer wanted."""
 
@@ -159,6 +162,7 @@ class WatchedAssignments:
 
     def _note_change(self, old: Assignment | None, new: Assignment | None) -> None:
         if old is not None and new is not None and old.id == new.id:
+            self._listener.change(new)
             return
         if old is not None:
             self._listener.withdraw(old)

@@ -18,12 +18,16 @@ from perllm.agent.metrics import AgentMetrics
 from perllm.agent.results import AttemptReport, build_report
 from perllm.agent.servers import KnownServer, ModelServers
 from perllm.api import names
+from perllm.api.served_run import RunEnd
 from perllm.completions.answer import Answer
 from perllm.completions.endpoint import ChatRequest
 from perllm.completions.errors import CompletionError, ServerFailedError, UnavailableError
 from perllm.guard import Guard
 
 log = logging.getLogger(__name__)
+
+MAX_KEPT = 64
+"""Answers that are kept: the operator restores a status that was removed within moments."""
 
 
 class RunReporter(Protocol):
@@ -88,13 +92,31 @@ class Runs:
         self._rng = rng
         self._waiting: dict[AssignmentId, Assignment] = {}
         self._running: dict[AssignmentId, asyncio.Task[None]] = {}
+        self._limits: dict[AssignmentId, asyncio.Timeout] = {}
+        self._answers: dict[AssignmentId, AttemptReport] = {}
         self._is_stopping = False
 
     def assign(self, assignment: Assignment) -> None:
-        """Carry an assignment out as soon as a server of its model has a slot for it."""
-        if assignment.id not in self._running:
+        """Carry an assignment out as soon as a server of its model has a slot for it.
+
+        One that was answered already is assigned again if the status of its task was removed, with which its report was
+        lost or denied, and the operator has restored it.
+        """
+        answer = self._answers.get(assignment.id)
+        if answer is not None:
+            self._reports.put(assignment, answer)
+        elif assignment.id not in self._running:
             self._waiting[assignment.id] = assignment
             self.advance()
+
+    def change(self, assignment: Assignment) -> None:
+        """Note whether an assignment ends at its deadline by now."""
+        if assignment.id in self._waiting:
+            self._waiting[assignment.id] = assignment
+        limit = self._limits.get(assignment.id)
+        if limit is not None and not limit.expired():
+            left_s = self._time_left_s(assignment)
+            limit.reschedule(None if left_s is None else asyncio.get_running_loop().time() + left_s)
 
     def withdraw(self, assignment: Assignment) -> None:
         """Forget an assignment; if its request is in process, it is closed at once."""
@@ -160,12 +182,16 @@ class Runs:
         clocks = self._clocks
         begun_s, begun_unix_s = clocks.now(), clocks.cluster_now()
         ask = partial(self._ask, assignment, server)
+        limit = self._limits[assignment.id] = asyncio.timeout(self._time_left_s(assignment))
         try:
-            async with asyncio.timeout(self._time_left_s(assignment)):
+            async with limit:
                 inquiry = await inquire(assignment.to_requests(), ask, retries=assignment.prompt_retries, rng=self._rng)
         except TimeoutError:
             self._metrics.closed.inc()
             return
+        finally:
+            if self._limits.get(assignment.id) is limit:  # it may have been assigned again meanwhile
+                del self._limits[assignment.id]
         self._report(assignment, inquiry, begun_unix_s, self._clocks.now() - begun_s)
 
     async def _ask(
@@ -198,7 +224,14 @@ class Runs:
         attempt, name = assignment.attempt, names.task_answer_name(*assignment.id, self._node)
         report = build_report(attempt, inquiry, name, begun_unix_s=begun_unix_s, length_s=length_s)
         self._metrics.note_run(report.run)
+        if report.run.end is RunEnd.ANSWERED:
+            self._keep(assignment, report)
         self._reports.put(assignment, report)
+
+    def _keep(self, assignment: Assignment, report: AttemptReport) -> None:
+        self._answers[assignment.id] = report
+        if len(self._answers) > MAX_KEPT:
+            del self._answers[next(iter(self._answers))]
 
     def _has_slot(self, server: KnownServer) -> bool:
         slots = server.state.slots if server.state is not None else None

@@ -104,6 +104,7 @@ class Pod:
         may_run_until_s: until when it may still be running although it is being deleted, since its node does not
             answer; None where the deletion counts at once.
         has_left_slots: whether its slots count as free although it is not gone.
+        is_forced: whether its deletion was requested without waiting for its node, and only our finalizer retains it.
     """
 
     key: str
@@ -140,6 +141,7 @@ class Pod:
     heard_s: float | None = None
     may_run_until_s: float | None = None
     has_left_slots: bool = False
+    is_forced: bool = False
 
     @property
     def namespace(self) -> str:
@@ -240,6 +242,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
         report=parse_run_report(first.said) if first and first.is_over else None,
         decision_record=as_text(annotations.get(names.DECISION_ANNOTATION)) or None,
         misfit=_read_misfit(metadata, annotations, status) if node is None else None,
+        is_forced=metadata.get("deletionGracePeriodSeconds") == 0 and spec.get("terminationGracePeriodSeconds") != 0,
     )
 
 

@@ -92,6 +92,7 @@ def doubt_end(pod: Pod, node: Node | None, patience: PodPatience, now_s: float) 
 
     Kubernetes deletes the pods of such a node, but they run until it hears of that. A node that answers again reports
     within moments how they ended. Slots are given up earlier: until the node answers, no other pod is placed there.
+    Who deletes a pod by force knows that it does not run, or does not mind.
 
     Args:
         pod: the pod as last seen.
@@ -99,7 +100,7 @@ def doubt_end(pod: Pod, node: Node | None, patience: PodPatience, now_s: float) 
         patience: how long the operator waits for it.
         now_s: Unix time.
     """
-    if not pod.is_deleting or pod.is_finished or node is None or node.answers_since_s is None:
+    if not pod.is_deleting or pod.is_forced or pod.is_finished or node is None or node.answers_since_s is None:
         return pod
     until_s = 0.0
     if patience.away_s:

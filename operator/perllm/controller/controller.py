@@ -26,7 +26,7 @@ from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.suspensions import Suspensions
-from perllm.controller.task import Task, read_task, read_task_demand
+from perllm.controller.task import Task, read_status, read_task, read_task_demand
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
@@ -192,12 +192,10 @@ class Controller:
             self._drop_task(key, item["metadata"]["uid"])
             return
         known = stub if tracked is None else tracked.task
-        if known is not None and _is_seen(item, known):
-            if tracked is not None:
-                self._take_report(tracked, item)
-            if is_written_by_others(item) or (stub is not None and _has_other_run(item, stub)):
-                self._restore_status(item, stub)
-            return
+        if known is not None and known.uid == item["metadata"]["uid"]:
+            self._take_status(item, tracked, stub)
+            if _is_seen(item, known):
+                return
         self._history.forget(key)
         if tracked is None and self._put_to_history(item):
             return
@@ -209,6 +207,8 @@ class Controller:
             has_runners=self._has_runners,
             bill_label=self._bill_label,
         )
+        if stub is not None and stub.uid == task.uid:
+            status = read_status(stub.status)
         if task.spec is not None:
             task = replace(task, tokens_per_character=self._ratios.find(task.spec.model))
         if tracked is not None and tracked.task.uid != task.uid:
@@ -275,12 +275,16 @@ class Controller:
             # Even a task that could not be read has left something: a message in its status, and a retry to come.
             self._reconciler.forget(key)
 
-    def _restore_status(self, item: Object, stub: Stub | None) -> None:
-        """Write the status of a task again if another client has changed it."""
-        key, present = object_key(item), as_object(item.get("status"))
-        if stub is not None:
+    def _take_status(self, item: Object, tracked: Tracked | None, stub: Stub | None) -> None:
+        """Handle what an agent has reported, and write the status again if another client has changed it."""
+        key, uid, present = object_key(item), item["metadata"]["uid"], as_object(item.get("status"))
+        if tracked is not None:
+            self._take_report(tracked, item)
+            if is_written_by_others(item):
+                self._writer.restore(key, uid, tracked.status, present)
+        elif stub is not None and (is_written_by_others(item) or _has_other_run(item, stub)):
             self._writer.seed(key, stub.status)
-        self._writer.restore(key, item["metadata"]["uid"], present)
+            self._writer.restore(key, uid, stub.status, present)
 
     def _put_to_history(self, item: Object) -> bool:
         """Move a task to the history if it was over before this process saw it; return whether it was."""

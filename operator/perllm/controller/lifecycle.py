@@ -264,7 +264,9 @@ def _replace(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> Step:
 def _suspend(task: Task, status: TaskStatus, pods: Sequence[Pod], suspension: Note, now_s: float) -> Step:
     """Return the step of a task that may not run: its running attempt is stopped, and does not count."""
     running = [pod for pod in pods if not pod.is_finished]
-    stopped = {pod.attempt for pod in running}.union(status.stopped_attempts or ())
+    # The number of a pod that is being replaced is not counted, and will be that of another one.
+    counted = {pod.attempt for pod in running if pod.attempt <= status.attempts}
+    stopped = counted.union(status.stopped_attempts or ())
     waiting = unplace(status).change(
         phase=TaskPhase.PENDING, stopped_attempts=tuple(sorted(stopped))[-MAX_FAILED_ATTEMPTS:] or None
     )

@@ -42,6 +42,9 @@ UNFINISHED_DELAY_S = 1.0
 PODS_PAUSE_S = 10.0
 """How often a task is examined whose pods cannot be listed yet."""
 
+LOOK_S = 60.0
+"""How often a task that waits for a time is looked at: the clock may be set to another time meanwhile."""
+
 DELAYED_PER_S = 10.0
 MAX_DELAY_S = 30.0
 """Statuses wait longer while there are many, so that about `DELAYED_PER_S` are written per second, but no longer than
@@ -305,16 +308,18 @@ class Reconciler:
 
     def _set_timer(self, tracked: Tracked, pause_s: float, unmeasured: Pod | None) -> None:
         """Look at a task again after a pause; `unmeasured` is its pod if nothing but the energy of that is awaited."""
-        work = partial(self._wake, tracked.task, unmeasured)
+        work = partial(self._wake, tracked.task, unmeasured, self._unix_now() + pause_s)
         loop, key = asyncio.get_running_loop(), tracked.task.key
         guarded = partial(self._guard.run, "task state", key, work, on_fault=partial(self.report_fault, key))
-        tracked.timer = loop.call_later(max(pause_s, 0.0) + 0.001, guarded)
+        tracked.timer = loop.call_later(min(max(pause_s, 0.0) + 0.001, LOOK_S), guarded)
 
-    def _wake(self, task: Task, unmeasured: Pod | None) -> None:
+    def _wake(self, task: Task, unmeasured: Pod | None, due_s: float) -> None:
         tracked, now_s = self._tracking.find(task.key, task.uid), self._unix_now()
         if tracked is None:
             return
-        if unmeasured is not None and self._settlement.is_awaited(unmeasured, now_s):
+        if now_s < due_s:
+            self._set_timer(tracked, due_s - now_s, unmeasured)
+        elif unmeasured is not None and self._settlement.is_awaited(unmeasured, now_s):
             self._set_timer(tracked, self._settlement.find_pause_s(unmeasured, now_s), unmeasured)
         else:
             self._reconcile(task.key)

@@ -116,12 +116,14 @@ class StatusWriter:
         self._stored[key] = present
         self._doubtful.discard(key)
 
-    def restore(self, key: str, uid: str, present: Fields) -> None:
-        """Write a status again that another client has changed to what is present."""
-        stored = self._stored.get(key)
-        if stored is not None and stored != present and self.is_stored(key):
+    def restore(self, key: str, uid: str, newest: TaskStatus | Fields, present: Fields) -> None:
+        """Write the newest status of a task again, since another client has changed what is stored to what is present.
+
+        Also if it is on its way: it was made without that change, so the API server may deny it.
+        """
+        if self._stored.get(key) != present:
             self._stored[key] = present
-            self.put(key, uid, stored)
+            self.put(key, uid, newest)
 
     def is_stored(self, key: str) -> bool:
         """Whether the API server has the newest status."""

@@ -30,6 +30,9 @@ RENEWAL_S = 10.0
 MARGIN_S = 5.0
 """How much later than its agent the operator takes a Lease to be expired, so that the agent has stopped by then."""
 
+FORMER_PATIENCE_S = 90.0
+"""Where agents have just been switched off: longer than they usually have to finish what is in process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -79,6 +82,17 @@ def read_lease(item: Object) -> SeenLease | None:
         return None
     duration_s = float(duration_s) if type(duration_s) is int and duration_s > 0 else DURATION_S
     return SeenLease(name.removeprefix(names.AGENT_LEASE_PREFIX), renewed_s, duration_s)
+
+
+async def lose_former_runs(lose_runs: Callable[[Callable[[str], bool]], None]) -> None:
+    """Take all requests as lost, regularly until cancelled: they were placed while there were agents.
+
+    Args:
+        lose_runs: called with a test of whether a node's requests are lost.
+    """
+    while True:
+        await asyncio.sleep(FORMER_PATIENCE_S)
+        lose_runs(lambda _: True)
 
 
 class NodeAgents:

@@ -76,9 +76,14 @@ class Desk:
     def __init__(self) -> None:
         self.notes: list[tuple[str, int]] = []
         self.noted = asyncio.Event()
+        self.ends_at_deadline = False
 
     def assign(self, assignment: Assignment) -> None:
         self._note("assign", assignment)
+
+    def change(self, assignment: Assignment) -> None:
+        self.ends_at_deadline = assignment.ends_at_deadline
+        self._note("change", assignment)
 
     def withdraw(self, assignment: Assignment) -> None:
         self._note("withdraw", assignment)
@@ -139,7 +144,16 @@ async def test_a_deleted_task_and_one_with_a_run_are_withdrawn(api: FakeApiServe
 
 
 @pytest.mark.looptime
+async def test_whether_an_attempt_ends_at_the_deadline_may_change_while_it_is_made(
+    api: FakeApiServer, desk: Desk
+) -> None:
+    api.store(PATH, spec={"onDeadlineMissed": "Terminate"})
+    await desk.wait()
+    assert (desk.notes, desk.ends_at_deadline) == ([("assign", 1), ("change", 1)], True)
+
+
+@pytest.mark.looptime
 async def test_a_change_that_is_about_something_else_changes_nothing(api: FakeApiServer, desk: Desk) -> None:
-    api.store(PATH, status={"message": "words", "receivedTime": "2026-01-01T00:00:00.5Z"})
+    api.store(PATH, status={"message": "words"})
     await asyncio.sleep(1)
     assert desk.notes == [("assign", 1)]

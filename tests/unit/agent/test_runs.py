@@ -17,7 +17,7 @@ from perllm.agent.addresses import ServerAddress
 from perllm.agent.assignments import Assignment
 from perllm.agent.metrics import AgentMetrics
 from perllm.agent.results import AttemptReport
-from perllm.agent.runs import RunClocks, Runs
+from perllm.agent.runs import MAX_KEPT, RunClocks, Runs
 from perllm.agent.servers import ModelServers
 from perllm.api.report import TokenSource
 from perllm.api.served_run import PromptCounts, RunEnd, ServedRun
@@ -271,6 +271,46 @@ async def test_an_attempt_that_is_withdrawn_and_assigned_again_at_once_is_made_a
     assert len(desk.server.requests) == 2
 
 
+@pytest.mark.parametrize("prompts", [{}, {"prompt": None, "prompts": ["a", "b"]}], ids=["one", "a list"])
+async def test_an_answer_is_reported_again_if_its_attempt_is_assigned_again(
+    desk: Desk, prompts: dict[str, Any]
+) -> None:
+    """As when someone removed the status of its task, so that the report was denied, and the operator restored it."""
+    one = assignment(**prompts)
+    await run_one(desk, **prompts)
+    requests = len(desk.server.requests)
+
+    desk.runs.withdraw(one)
+    desk.runs.assign(one)
+
+    assert (len(desk.inbox.runs), len(desk.server.requests)) == (2, requests)
+    assert desk.inbox.runs[0] == desk.inbox.runs[1]
+    assert desk.inbox.answers[0] == desk.inbox.answers[1]
+
+
+async def test_what_is_no_answer_is_asked_again_if_its_attempt_is_assigned_again(desk: Desk) -> None:
+    await run_one(desk, refuse(503))
+
+    desk.runs.withdraw(assignment())
+    desk.runs.assign(assignment())
+
+    await desk.inbox.wait(2)
+    assert [run.end for _, run, _ in desk.inbox.runs] == [RunEnd.UNAVAILABLE, RunEnd.ANSWERED]
+
+
+async def test_only_the_last_answers_are_kept(desk: Desk) -> None:
+    for number in range(MAX_KEPT + 1):
+        desk.runs.assign(assignment(name=f"t{number}"))
+        await desk.inbox.wait(number + 1)
+
+    for number in (0, 1):
+        desk.runs.withdraw(assignment(name=f"t{number}"))
+        desk.runs.assign(assignment(name=f"t{number}"))
+
+    await desk.inbox.wait(MAX_KEPT + 3)
+    assert len(desk.server.requests) == MAX_KEPT + 2
+
+
 async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_reported(desk: Desk, gate: Gate) -> None:
     one = assignment(onDeadlineMissed="Terminate")
     desk.cluster_s = one.due_unix_s - 0.05
@@ -279,6 +319,33 @@ async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_rep
 
     await asyncio.wait_for(gate.closed.wait(), 1)
     assert desk.inbox.runs == []
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_an_attempt_ends_at_the_deadline_or_not_as_its_task_says_by_then(
+    desk: Desk, gate: Gate, ends: bool
+) -> None:
+    before, after = (assignment(onDeadlineMissed="Terminate" if one else "Continue") for one in (not ends, ends))
+    desk.cluster_s = before.due_unix_s - 0.1
+    desk.runs.assign(before)
+    await gate.wait_for(1)
+
+    desk.runs.change(after)
+    await asyncio.sleep(0.3)
+
+    assert gate.closed.is_set() == ends
+
+
+async def test_of_an_attempt_that_waits_the_newest_word_about_its_end_counts(desk: Desk) -> None:
+    desk.may_start = False
+    desk.cluster_s = assignment().due_unix_s + 1.0
+    desk.runs.assign(assignment(onDeadlineMissed="Terminate"))
+
+    desk.runs.change(assignment())
+    desk.may_start = True
+    desk.runs.advance()
+
+    await desk.inbox.wait()
 
 
 async def test_a_late_task_that_may_go_on_goes_on(desk: Desk) -> None:

@@ -9,6 +9,8 @@ from perllm.cluster.client import ApiError, PatchKind
 
 Object = dict[str, Any]
 
+DENIED_PATCH = "the server rejected our request due to an error in our request"
+
 
 class FakeApiServer:
     """Collections of objects by path.
@@ -209,11 +211,13 @@ def _apply(item: Object, patch: list[dict[str, Any]]) -> Object:
         *parents, name = change["path"].removeprefix("/").split("/")
         place = patched
         for parent in parents:
-            place = place[parent]
+            place = place.get(parent)
+            if place is None:
+                raise ApiError(422, "Invalid", DENIED_PATCH)
         if change["op"] != "test":
             place[name] = copy.deepcopy(change["value"])
         elif place.get(name) != change["value"]:
-            raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
+            raise ApiError(422, "Invalid", DENIED_PATCH)
     return patched
 
 

@@ -12,7 +12,7 @@ from perllm.cluster.devices import read_claim
 from perllm.cluster.pod import read_pod
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.times import format_time
-from perllm.controller.reconciler import PROGRESS_DELAY_S, Reconciler
+from perllm.controller.reconciler import LOOK_S, PROGRESS_DELAY_S, Reconciler
 from perllm.controller.settings import ControllerSettings
 from perllm.energy.bill import Owner
 from perllm.energy.settlement import SETTLING_S
@@ -401,4 +401,18 @@ async def test_a_deadline_that_passes_while_a_task_is_reconciled_is_noticed(
     monkeypatch.setattr(cluster.controller, "_unix_now", lambda: next(before, cluster.now_s()))
     cluster.pod(metadata={"labels": {"touched": "yes"}})
     await asyncio.sleep(1)
+    assert cluster.status()["phase"] == "Failed"
+
+
+@pytest.mark.parametrize("jump_s", [300.0, -300.0], ids=["forward", "back"])
+async def test_a_deadline_holds_by_the_clock_although_that_is_set_to_another_time(
+    cluster: Cluster, jump_s: float
+) -> None:
+    cluster.create(deadline="10m", onDeadlineMissed="Terminate")
+    await asyncio.sleep(1)
+    assert cluster.begun_s is not None
+    cluster.begun_s -= jump_s
+    await asyncio.sleep(600.0 - jump_s - 10)
+    assert cluster.status()["phase"] == "Pending"
+    await asyncio.sleep(10 + LOOK_S)
     assert cluster.status()["phase"] == "Failed"

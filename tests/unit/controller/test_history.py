@@ -196,6 +196,20 @@ class TestATask:
         await asyncio.sleep(0.1)
         assert cluster.status() == before
 
+    async def test_whose_status_is_removed_while_its_spec_changes_is_not_run_again(self, cluster: Cluster) -> None:
+        cluster.create()
+        await asyncio.sleep(2)
+        cluster.bind()
+        cluster.finish(exit_code=3)
+        await asyncio.sleep(5)
+        assert is_history(cluster)
+        changed = {"metadata": {"generation": 2}, "spec": {"ttlAfterFinished": "1h"}}
+        item = cluster.api.store(names.task_path("lab", "t"), status=None, **changed)
+        cluster.controller.on_task(item, deleted=False)
+        await asyncio.sleep(5)
+        assert (cluster.status()["phase"], cluster.pods) == ("Failed", ["t-1"])
+        assert cluster.status()["observedGeneration"] == 2
+
     async def test_that_gets_a_pod_after_its_end_has_it_deleted_and_takes_no_slot(self, cluster: Cluster) -> None:
         cluster.create(deadline="1s", onDeadlineMissed="Terminate")
         await asyncio.sleep(3)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from perllm.api.report import RunReport, TokenSource
 from perllm.api.task import Tier
 from perllm.api.task_status import MAX_FAILED_ATTEMPTS, EnergyQuality, Result, TaskPhase, TaskStatus
-from perllm.cluster.pod import MAX_ATTEMPT, Pod, Timing
+from perllm.cluster.pod import MAX_ATTEMPT, Misfit, Pod, Timing
+from perllm.cluster.pod_ends import FIT_PATIENCE_S
 from perllm.controller.conditions import Note
 from perllm.controller.lifecycle import (
     MAX_REFUSALS,
@@ -507,6 +508,14 @@ def test_a_task_ends_when_pods_cannot_be_numbered_any_more() -> None:
 def test_an_attempt_that_ends_well_although_it_was_to_be_stopped_ends_the_task() -> None:
     status = step(running(), suspension=NO_QUOTA).status
     assert step(succeeded(), status=status, suspension=NO_QUOTA).status.phase is TaskPhase.SUCCEEDED
+
+
+def test_a_pod_that_is_replaced_while_its_task_is_suspended_leaves_its_number_to_the_next_one() -> None:
+    misfit = waiting(misfit=Misfit(NOW_S - FIT_PATIENCE_S, "1"), wait_reason="Unschedulable")
+    suspended = step(misfit, suspension=NO_QUOTA).status
+    assert step(status=suspended).attempt == 1
+    assert step(running(), status=suspended).status.phase is TaskPhase.RUNNING
+    assert step(failed(), status=suspended).status.phase is TaskPhase.FAILED
 
 
 def test_a_suspended_task_ends_at_its_deadline_if_it_asks_for_that() -> None:

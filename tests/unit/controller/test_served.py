@@ -13,6 +13,7 @@ from perllm.cluster.times import format_time
 from perllm.controller.drift import GRACE_S, INTERVAL_S
 from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
+from perllm.nodes.agents import FORMER_PATIENCE_S, lose_former_runs
 from perllm.placement.flight import Residence
 from perllm.placement.serving import NOTHING, Serving
 from unit.controller.one_node_cluster import Cluster
@@ -215,6 +216,18 @@ async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluste
     assert len(cluster.parts.ledger) == 1
 
 
+async def test_requests_of_agents_that_were_switched_off_do_not_run_for_ever(cluster: ServedCluster) -> None:
+    cluster.ask(deadline="1h")
+    await asyncio.sleep(1)
+    cluster.scheduler.put_serving("n", NOTHING)
+    without_agents = asyncio.create_task(lose_former_runs(cluster.controller.lose_runs))
+    await asyncio.sleep(FORMER_PATIENCE_S - 5)
+    assert cluster.status()["phase"] == "Running", "its agent may still be answering"
+    await asyncio.sleep(10)
+    assert cluster.status()["phase"] == "Pending"
+    without_agents.cancel()
+
+
 async def test_a_lost_request_that_perllm_fails_on_delays_no_other(
     cluster: ServedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,3 +346,41 @@ async def test_a_server_is_asked_again_after_the_time_that_it_asked_for(cluster:
     assert cluster.status()["phase"] == "Pending"
     await asyncio.sleep(2)
     assert cluster.status()["phase"] == "Running"
+
+
+def report_unseen(cluster: ServedCluster, **metadata: Any) -> dict[str, Any]:
+    """Report a run that no watch shows yet; return the task as the next list has it."""
+    now = format_time(cluster.now_s())
+    run = {"attempt": 1, "end": "Answered", "startTime": now, "endTime": now, "tokens": 3}
+    status = {**cluster.status(), "run": run, "result": {"text": "Yes."}}
+    return cluster.api.store(PATH, metadata=metadata, status=status)
+
+
+@pytest.mark.parametrize("change", [{"suspend": True}, {"priority": 7}], ids=["suspended", "another priority"])
+async def test_a_report_counts_though_the_spec_was_changed_before_it_is_seen(
+    cluster: ServedCluster, change: dict[str, Any]
+) -> None:
+    cluster.ask()
+    await asyncio.sleep(2)
+    report_unseen(cluster)
+    item = cluster.api.store(PATH, metadata={"generation": 2}, spec=change)
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(0.1)
+    status = cluster.status()
+    assert (status["phase"], status["attempts"], status["result"]) == ("Succeeded", 1, {"text": "Yes."})
+    assert status["observedGeneration"] == 2
+
+
+@pytest.mark.parametrize("seen_after_s", [0.0, 3.5], ids=["before the next status", "after it was denied"])
+async def test_a_status_that_another_client_removes_while_the_next_one_waits_is_restored(
+    cluster: ServedCluster, seen_after_s: float
+) -> None:
+    cluster.ask(deadline="5s")
+    await asyncio.sleep(5 + REPORT_S + 0.1)
+    assert "deadlineMet" not in cluster.status(), "it waits"
+    item = cluster.api.store(PATH, status=None)
+    await asyncio.sleep(seen_after_s)
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(4)
+    status = cluster.status()
+    assert (status["phase"], status["nodeName"], status["deadlineMet"]) == ("Running", "n", False)

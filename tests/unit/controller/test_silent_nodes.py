@@ -100,6 +100,18 @@ async def test_a_task_is_not_run_again_before_the_patience_is_over(cluster: Clus
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(("own_grace_s", "pods"), [(None, ["t-1", "t-2"]), (0, ["t-1"])])
+async def test_a_pod_that_is_deleted_by_force_is_gone_unless_it_has_no_grace_period_anyway(
+    cluster: Cluster, own_grace_s: int | None, pods: list[str]
+) -> None:
+    await delete_on_silent_node(cluster)
+    await asyncio.sleep(5)
+    cluster.pod(metadata={"deletionGracePeriodSeconds": 0}, spec={"terminationGracePeriodSeconds": own_grace_s})
+    await asyncio.sleep(1)
+    assert cluster.pods == pods
+
+
+@pytest.mark.looptime
 async def test_its_slots_are_free_long_before_that(cluster: Cluster) -> None:
     await delete_on_silent_node(cluster)
     assert len(cluster.parts.ledger) == 1
