@@ -11,9 +11,6 @@ LAB := operator/perllm_lab
 MODEL_SERVER := tests/realnode/model_server
 # The tests of a file share what they start.
 FILES_AT_A_TIME := --dist loadfile --numprocesses
-# Labs wait more than they compute, so two cores carry three. What takes longest starts first (tests/e2e/conftest.py).
-POOL := $(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 --durations 12 \
-	--ignore tests/e2e/real --ignore tests/e2e/alone
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
@@ -39,7 +36,8 @@ test: $(VENV)/ready ## Everything that CI runs
 
 together: $(VENV)/ready
 	@$(MAKE) --no-print-directory --jobs 2 check unit
-	@$(POOL) tests/e2e tests/integration
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory pooled
 
 format: $(VENV)/ready ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix
@@ -66,8 +64,9 @@ labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
 	@$(MAKE) --no-print-directory pooled
 	@$(MAKE) --no-print-directory alone
 
+# Labs wait more than they compute, so two cores carry three. What takes longest starts first (tests/e2e/conftest.py).
 pooled: $(VENV)/ready
-	@$(POOL) tests/e2e
+	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 --durations 12 tests/e2e --ignore tests/e2e/real --ignore tests/e2e/alone
 
 alone: $(VENV)/ready
 	@$(BIN)/pytest -q -rP tests/e2e/alone

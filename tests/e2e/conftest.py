@@ -40,10 +40,8 @@ FRESH = ("test_operator_crash.py", "test_prometheus_outage.py", "test_reporting.
 
 
 def name_lab(nodeid: str) -> str:
-    """Return what a test shares its lab with: its file, or its folder; an integration test shares with its file."""
-    file = nodeid.partition("::")[0]
-    within = file.removeprefix("tests/e2e/")
-    return file if within == file else within.partition("/")[0]
+    """Return what a test shares its lab with: its file, or its folder."""
+    return nodeid.removeprefix("tests/e2e/").partition("::")[0].partition("/")[0]
 
 
 class LabScheduling(LoadScopeScheduling):
