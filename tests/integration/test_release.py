@@ -240,7 +240,9 @@ async def test_pods_of_all_namespaces_are_released_once(site: Site) -> None:
 
 async def test_command_stops_the_operator_first(site: Site) -> None:
     labels = {"app": "operator"}
-    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "perllm"}]}}
+    # On a node that another test has left, no kubelet would end it.
+    spec = {"containers": [{"name": "main", "image": "perllm"}], "nodeSelector": {"kubernetes.io/hostname": "none"}}
+    pod = {"metadata": {"labels": labels}, "spec": spec}
     deployment = {"metadata": {"name": "operator"}, "spec": {"selector": {"matchLabels": labels}, "template": pod}}
     await site.admin.post(f"/apis/apps/v1/namespaces/{ELSEWHERE}/deployments", deployment)
     own = {"labelSelector": "app=operator"}
