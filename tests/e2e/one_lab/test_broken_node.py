@@ -6,8 +6,11 @@ from typing import Any
 
 from e2e.stage import Stage, phases, wait_until
 
-MOST, MORE = 60, 10
+MOST, MORE = 20, 10
 """Tasks until the node is known to be broken, at most, and how many follow."""
+
+ANOTHER = "t4-1"
+"""A node that tasks prefer to no node of the cloud."""
 
 
 async def test_a_node_that_refuses_everything_is_avoided_and_named_until_it_is_repaired(stage: Stage) -> None:
@@ -18,7 +21,7 @@ async def test_a_node_that_refuses_everything_is_avoided_and_named_until_it_is_r
     try:
         while not await _is_shown(stage, broken, "open", "half-open"):
             assert len(names) < MOST, "the node is not known to be broken"
-            names += await stage.create_many(f"task-{len(names)}", 1, tiers=["cloud"])
+            names += await stage.create_many(f"task-{len(names)}", 1, template=_template(**_allow(broken, ANOTHER)))
             await asyncio.sleep(0.3)
         names += await stage.create_many("later", MORE, tiers=["cloud"])
         tasks = await stage.wait_all_final(names)
@@ -49,6 +52,13 @@ async def test_what_can_never_be_placed_is_rejected_or_waits_without_a_pod(stage
 
 def _template(**spec: Any) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "llm", "image": "llm"}], **spec}}
+
+
+def _allow(*nodes: str) -> dict[str, Any]:
+    terms = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": list(nodes)}]}]
+    return {
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+    }
 
 
 def _asking_for(gpus: int) -> dict[str, Any]:
