@@ -107,7 +107,7 @@ class Rehearsal:
 
         Requests to model servers are not placed by kube-scheduler, so there is none for them.
         """
-        return _contain(request.task_id, partial(self._place, request))
+        return _contain(f"task {request.task_id}", partial(self._place, request))
 
     def _place(self, request: PlacementRequest) -> Prospect | None:
         known = self._prospects.get(request.task_id)
@@ -164,7 +164,7 @@ class Rehearsal:
 
     def judge_own(self, outcome: Outcome) -> Feedback | None:
         """Return what a task would have come to by our own choice; None if that is the real one, or there is none."""
-        return _contain(outcome.run.task_id, partial(self._judge_own, outcome))
+        return _contain(f"task {outcome.run.task_id}", partial(self._judge_own, outcome))
 
     def _judge_own(self, outcome: Outcome) -> Feedback | None:
         known = self._prospects.get(outcome.run.task_id)
@@ -184,7 +184,7 @@ class Rehearsal:
 
     def note_end(self, task_id: str, output_tokens: float) -> None:
         """Note how long the answer of the real task is, which has ended."""
-        _contain(task_id, partial(self._note_end, task_id, output_tokens))
+        _contain(f"task {task_id}", partial(self._note_end, task_id, output_tokens))
 
     def _note_end(self, task_id: str, output_tokens: float) -> None:
         run, now_s = self._runs.get(task_id), self._now_s()
@@ -193,7 +193,7 @@ class Rehearsal:
 
     def lose_node(self, node: str) -> None:
         """Place the tasks again that the other scheduler has on a node which has left the cluster."""
-        _contain(node, partial(self._lose_node, node))
+        _contain(f"node {node}", partial(self._lose_node, node))
 
     def _lose_node(self, node: str) -> None:
         now_s = self._now_s()
@@ -331,12 +331,12 @@ class Rehearsal:
         return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s
 
 
-def _contain(task_id: str, work: Callable[[], T | None]) -> T | None:
+def _contain(what: str, work: Callable[[], T | None]) -> T | None:
     """Return what work returns; None if it fails: no real task may wait, or not be learned from, because of that."""
     try:
         return work()
     except Exception as error:
-        log.error("the rehearsal of task %s has failed: %s", task_id, describe(error), exc_info=error)
+        log.error("the rehearsal of %s has failed: %s", what, describe(error), exc_info=error)
         return None
 
 
