@@ -20,6 +20,8 @@ STATUS = f"{names.TASK_PLURAL}/status"
 ENDING = (FaultKind.KILL, FaultKind.TERMINATE, FaultKind.POWER_CUT, FaultKind.ISOLATION)
 """What ends agents, or keeps one away for longer than its Lease lasts."""
 
+ENDING_OPERATOR = (FaultKind.KILL, FaultKind.TERMINATE, FaultKind.LONG_ABSENCE)
+
 TOLERANCE_S = 1.5
 """By so much the agent's times of a request may differ from those of the server on a busy machine."""
 
@@ -95,7 +97,7 @@ def read_reports(changes: Sequence[Change]) -> list[Report]:
 
 
 def list_disturbances(
-    injected: Iterable[Injected], changes: Sequence[Change], nodes: Iterable[str]
+    injected: Sequence[Injected], changes: Sequence[Change], nodes: Iterable[str]
 ) -> list[Disturbance]:
     """Return what excuses that a request is made again although it was not seen to fail.
 
@@ -110,10 +112,7 @@ def list_disturbances(
     ]
     writes = select(changes, STATUS, "patch")
     edits = (one for one in writes if one.user not in (AGENT_USER, OPERATOR_USER))
-    return found + [
-        Disturbance(one.asked_s, _restored_s(one, writes), "its status was edited", frozenset(), one.key)
-        for one in edits
-    ]
+    return found + [_disturb(one, _restored_s(one, writes), injected) for one in edits]
 
 
 def read_requests(truth: Iterable[Truth], reports: Iterable[Report], disturbances: Sequence[Disturbance]) -> list[Run]:
@@ -126,6 +125,19 @@ def read_requests(truth: Iterable[Truth], reports: Iterable[Report], disturbance
         answers[report.task].append(report)
     lines = sorted((line for line in truth if line["kind"] == "request"), key=lambda line: str(line["created"]))
     return [_read_request(line, answers, disturbances) for line in lines]
+
+
+def _disturb(edit: Change, restored_s: float, injected: Iterable[Injected]) -> Disturbance:
+    """Return what an edited status may have kept from being known: all, if the operator ended before it restored it."""
+    is_lost = any(
+        one.fault.target == "operator"
+        and one.fault.kind in ENDING_OPERATOR
+        and one.begun_s <= restored_s
+        and edit.asked_s <= one.over_s
+        for one in injected
+    )
+    from_s = -inf if is_lost else edit.asked_s
+    return Disturbance(from_s, restored_s, "its status was edited", frozenset(), edit.key)
 
 
 def _restored_s(edit: Change, writes: Iterable[Change]) -> float:

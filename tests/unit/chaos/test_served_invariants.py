@@ -5,7 +5,9 @@ import pytest
 
 from e2e.audit import Change
 from e2e.chaos.evidence import Run, Story
+from e2e.chaos.injector import Injected
 from e2e.chaos.invariants import find_repetitions
+from e2e.chaos.plan import Fault, FaultKind
 from e2e.chaos.reports import AGENT_USER, Disturbance, Report, list_disturbances, read_reports, read_requests
 from e2e.chaos.served_invariants import (
     count_wasted,
@@ -83,6 +85,15 @@ def test_an_edited_status_excuses_a_second_request_until_the_operator_has_restor
     edit = change(user="admin", asked_s=9.0)
     restored = change(user=OPERATOR_USER, asked_s=restored_s)
     runs = read_requests([truth(10, 12), truth(20, 22)], [], list_disturbances([], [edit, restored], []))
+    assert len(find_repetitions([story(*runs)])) == problems
+
+
+@pytest.mark.parametrize(("killed_s", "problems"), [(None, 1), (12.5, 1), (14.0, 0), (16.0, 1)])
+def test_a_stored_answer_is_lost_only_if_the_operator_ends_before_it_restores_an_edited_status(killed_s, problems):
+    edit, restored = change(user="admin", asked_s=13.0), change(user=OPERATOR_USER, asked_s=15.0)
+    kill = Fault(0.0, FaultKind.KILL, "operator", 0.3, 0.0)
+    injected = [] if killed_s is None else [Injected(kill, killed_s, killed_s + 0.3, "operator")]
+    runs = read_requests([truth(10, 12), truth(20, 22)], [REPORT], list_disturbances(injected, [edit, restored], []))
     assert len(find_repetitions([story(*runs)])) == problems
 
 
