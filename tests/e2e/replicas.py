@@ -62,9 +62,9 @@ class OperatorReplica:
         await self.operator.kill()
 
     async def stop(self) -> None:
+        """Stop both at once, as the kubelet does: an operator that outlives its kube-scheduler has lost its lease."""
         self.is_wanted = False
-        await self.lab.control_plane.stop_component(self.name)
-        await self.operator.stop()
+        await asyncio.gather(self.lab.control_plane.stop_component(self.name), self.operator.stop())
 
     def forget_starts(self) -> None:
         """Forget earlier starts, as a new pod does."""
