@@ -21,15 +21,15 @@ def build_template(stage: Stage, *, output_tokens: int = 60, policy: str = "Neve
     }
 
 
-async def wait_event(stage: Stage, prefix: str, reason: str, *, timeout_s: float = 60.0) -> str:
-    """Wait until a pod whose name begins so has an event of this reason; return the latest note."""
+async def wait_event(stage: Stage, prefix: str, reason: str, words: str = "", *, timeout_s: float = 60.0) -> str:
+    """Wait until a pod whose name begins so has an event of this reason with these words; return the latest note."""
     notes: list[str] = []
 
     async def is_there() -> bool:
         found = await stage.events(reason)
         about = [one for name, events in found.items() if name.startswith(prefix) for one in events]
-        notes.extend(one["note"] for one in about if one["regarding"]["kind"] == "Pod")
-        return bool(notes)
+        notes[:] = [one["note"] for one in about if one["regarding"]["kind"] == "Pod"]
+        return any(words in note for note in notes)
 
-    await wait_until(is_there, timeout_s=timeout_s, describe=lambda: f"{prefix} has no event {reason}")
-    return notes[-1]
+    await wait_until(is_there, timeout_s=timeout_s, describe=lambda: f"{prefix}: {reason}: {notes}")
+    return next(note for note in reversed(notes) if words in note)

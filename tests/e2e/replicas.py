@@ -23,7 +23,11 @@ from perllm_lab.lab import Lab
 
 NAMESPACE = "kube-system"
 RESTART_S = 1.0
-LEASE, LEASE_S = "turns", 5
+LEASE = "turns"
+PATIENT_LEASE_S = 8
+PATIENT = {"leaseDuration": f"{PATIENT_LEASE_S}s", "renewDeadline": "7s"}
+"""Where other tests take the processors, an API server may not answer for longer than the chart's values allow."""
+
 SLACK_S = 30.0
 """An operator starts within two seconds, or ten where other tests take the processors."""
 
@@ -89,8 +93,13 @@ class OperatorReplica:
         except aiohttp.ClientError:
             return False
 
-    def read_log(self) -> str:
-        return self.operator.log_file.read_text()
+    def read_log(self, start: int = 0) -> str:
+        """Return the operator's log from a position in bytes on."""
+        return self.operator.log_file.read_bytes()[start:].decode()
+
+    def log_size(self) -> int:
+        """Return the present end of the operator's log."""
+        return self.operator.log_file.stat().st_size
 
     async def _start_both(self) -> None:
         await self.operator.start()
@@ -101,8 +110,17 @@ Pair = tuple[OperatorReplica, OperatorReplica]
 
 
 @asynccontextmanager
-async def open_replica(lab: Lab, name: str, config: Mapping[str, Any]) -> AsyncIterator[OperatorReplica]:
-    """Start an operator and its kube-scheduler in addition to the lab's, under the replica's name as host name."""
+async def open_replica(
+    lab: Lab, name: str, config: Mapping[str, Any], *, election: Mapping[str, str] | None = None
+) -> AsyncIterator[OperatorReplica]:
+    """Start an operator and its kube-scheduler in addition to the lab's, under the replica's name as host name.
+
+    Args:
+        lab: whose control plane and nodes it uses.
+        name: of the replica.
+        config: settings that differ from those of the lab's operator.
+        election: what differs from the chart in how kube-scheduler elects.
+    """
     await _require_host_names()
     extender_port, health_port = find_free_ports(2)
     folder = lab.folder / name
@@ -127,6 +145,7 @@ async def open_replica(lab: Lab, name: str, config: Mapping[str, Any]) -> AsyncI
         lease=config.get("leader_lease", ""),
         namespace=NAMESPACE,
     )
+    configuration["leaderElection"].update(election or {})
     try:
         await operator.start()
         await lab.control_plane.start_scheduler(name, configuration, user=SCHEDULER_USER, prefix=on_host(name))
@@ -136,8 +155,8 @@ async def open_replica(lab: Lab, name: str, config: Mapping[str, Any]) -> AsyncI
 
 
 @asynccontextmanager
-async def open_pair(lab: Lab) -> AsyncIterator[Pair]:
-    """Start two replicas in place of the lab's own operator."""
+async def open_pair(lab: Lab, election: Mapping[str, str] | None = None) -> AsyncIterator[Pair]:
+    """Start two replicas in place of the lab's own operator, which elect as the chart has it, but for `election`."""
     await lab.operator.stop()
     await lab.control_plane.stop_component(SCHEDULER_USER)
     users = rbac_user(OPERATOR_USER), rbac_user(SCHEDULER_USER)
@@ -146,7 +165,7 @@ async def open_pair(lab: Lab) -> AsyncIterator[Pair]:
             await lab.client.post(collection_path(manifest), manifest)
     async with AsyncExitStack() as stack:
         first, second = [
-            await stack.enter_async_context(open_replica(lab, name, {"leader_lease": LEASE}))
+            await stack.enter_async_context(open_replica(lab, name, {"leader_lease": LEASE}, election=election))
             for name in ("pod-a", "pod-b")
         ]
         yield first, second
@@ -157,7 +176,7 @@ async def repair(replicas: Pair) -> Pair:
     for replica in replicas:
         replica.forget_starts()
         await replica.start()
-    await wait_until(lambda: _one_is_active(replicas), timeout_s=LEASE_S + SLACK_S)
+    await wait_until(lambda: _one_is_active(replicas), timeout_s=PATIENT_LEASE_S + SLACK_S)
     first, second = replicas
     return (first, second) if await first.is_active() else (second, first)
 

@@ -18,7 +18,7 @@ from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 
 START_TIMEOUT_S = 300.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 90.0
 COMMAND_TIMEOUT_S = 90.0
 
 

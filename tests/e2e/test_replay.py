@@ -31,6 +31,8 @@ SYNTHETIC_TASKS = 200
 TRACE_TASKS = 300
 SPEED = 3.0
 MAX_MEDIAN_ENERGY_ERROR = 0.15
+PATIENCE_S = 40.0
+"""So that no sample is given up because a scrape was late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Replayed:
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
     """Metrics are read every 1.5 s of the hardware's time; many runs last no longer than a second or two of it."""
-    return LabSettings("modern", SPEED, scrape_interval_s=0.5, records=True)
+    config = {"energy_patience_s": PATIENCE_S}
+    return LabSettings("modern", SPEED, scrape_interval_s=0.5, records=True, operator_config=config)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ async def test_only_the_namespaces_it_serves_are_touched_and_every_right_is_used
     await lab.client.post("/api/v1/namespaces", {"metadata": {"name": OTHER}})
     for namespace in (SERVED, OTHER):
         await _create(lab, namespace, "short", output_tokens=60)
-    await _create(lab, SERVED, "long", output_tokens=5000, deadline="2s", onDeadlineMissed="Terminate")
+    await _create(lab, SERVED, "long", output_tokens=20_000, deadline="10s", onDeadlineMissed="Terminate")
     await _create(lab, SERVED, "old", output_tokens=20, ttlAfterFinished="1s")
     await wait_until(lambda: _is_done(lab), timeout_s=60)
     await wait_until(lambda: _has_learned(lab), timeout_s=60)

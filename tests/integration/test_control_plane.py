@@ -1,7 +1,6 @@
 import asyncio
 import json
 import ssl
-import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest_asyncio
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
-MAX_BOOT_S = 30.0
 PAUSE = {"containers": [{"name": "main", "image": "pause"}]}
 
 
@@ -24,9 +22,7 @@ async def frail_plane(
     binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ControlPlane]:
     """Belongs to the tests of this module that end parts of it, at last all of it."""
-    start_s = time.monotonic()
     async with ControlPlane(binaries, tmp_path_factory.mktemp("frail")) as plane:
-        assert time.monotonic() - start_s < MAX_BOOT_S
         yield plane
 
 

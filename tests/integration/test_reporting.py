@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
+from aiohttp import ClientSession, web
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +19,8 @@ from perllm.energy.bill import BillMetrics, Owner
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
 SCRAPE_S = 0.5
+STEPS_S = 2.0
+QUERY = 'perllm_bill_joules_total{payer="chat", part="inference"}'
 CHAT, BATCH = Owner("chat", "red"), Owner("batch")
 
 
@@ -66,13 +68,26 @@ async def prometheus(binaries: dict[str, Path], tmp_path: Path, exporter: Export
     targets = [ScrapeTarget(job="perllm", address=exporter.address, metrics_path="/metrics", instance="perllm-0")]
     async with Prometheus(binaries["prometheus"], tmp_path, targets, scrape_interval_s=SCRAPE_S) as prometheus:
         exporter.work(100.0, 10.0)
-        await asyncio.sleep(3)
+        await wait_scraped(prometheus, 100.0)
         exporter.work(200.0, 20.0)
-        await asyncio.sleep(3)
+        await wait_scraped(prometheus, 300.0)
         exporter.restart()
         exporter.work(40.0, 4.0)
-        await asyncio.sleep(3)
+        await wait_scraped(prometheus, 40.0)
         yield prometheus
+
+
+async def wait_scraped(prometheus: Prometheus, chat_j: float) -> None:
+    """Wait until Prometheus has scraped this value, and until the step of the report that it is in is over."""
+    url = f"{prometheus.url}/api/v1/query"
+    async with asyncio.timeout(30), ClientSession() as session:
+        while True:
+            async with session.get(url, params={"query": QUERY}) as answer:
+                found = (await answer.json())["data"]["result"]
+            if [float(one["value"][1]) for one in found] == [chat_j]:
+                break
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(STEPS_S)
 
 
 async def call(*arguments: str) -> str:

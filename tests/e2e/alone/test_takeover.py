@@ -6,7 +6,8 @@ from e2e.replicas import open_pair, repair
 from e2e.stage import wait_until
 from perllm_lab.lab import Lab
 
-TAKEOVER_S = 8.0
+TAKEOVER_S = 14.0
+"""Less than the lease of a kube-scheduler by default."""
 
 
 async def test_the_standby_is_active_soon_after_the_active_replica_is_killed(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from strategies.tasks import healthy_task
 
 NAMESPACE = "bystander"
 EVERY_S = 2.0
-PLACED_WITHIN_S = 10.0
+PLACED_WITHIN_S = 30.0
 
 
 @dataclass(slots=True)

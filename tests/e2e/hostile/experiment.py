@@ -24,7 +24,7 @@ from strategies.values import Object
 BATCH = 24
 AT_A_TIME = 8
 WARM_UP_TASKS = 60
-SETTLE_S = 12.0
+SETTLE_S = 40.0
 METRICS_WITHIN_S = 20.0
 RECURSION_LIMIT = 20_000
 

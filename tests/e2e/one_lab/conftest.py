@@ -16,6 +16,6 @@ from perllm_lab.workload.scenarios import load_scenario
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
-    settings = LabSettings("modern", SPEED, operator_config={"energy_patience_s": 8.0})
+    settings = LabSettings("modern", SPEED, operator_config={"energy_patience_s": 12.0})
     async with Lab(binaries, load_scenario(settings.scenario_name), tmp_path_factory.mktemp("lab"), settings) as lab:
         yield lab

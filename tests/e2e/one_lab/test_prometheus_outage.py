@@ -10,11 +10,13 @@ TASKS = 12
 
 
 async def test_tasks_run_without_metrics_and_telemetry_recovers_by_itself(stage: Stage) -> None:
-    log_start, learned = stage.lab.operator_log.stat().st_size, await stage.learned()
+    learned = await stage.learned()
     energies = await _count_energies(stage)
     before = await _run(stage, "before")
     _assert_measured(before)
+    await wait_until(lambda: _sees(stage), timeout_s=45)
     caught = await stage.create_many("caught", TASKS, output_tokens=400)
+    log_start = stage.lab.operator_log.stat().st_size
     await stage.lab.prometheus.kill()
     try:
         await wait_until(lambda: _is_blind(stage), timeout_s=30, describe=lambda: "figures still count as fresh")
@@ -25,10 +27,11 @@ async def test_tasks_run_without_metrics_and_telemetry_recovers_by_itself(stage:
     finally:
         await stage.lab.prometheus.start()
     await wait_until(lambda: _sees(stage), timeout_s=45, describe=lambda: "telemetry does not recover")
+    logged = _lines_about_telemetry(stage, log_start)
     after = await _run(stage, "after")
     _assert_measured(after)
-    assert [line["level"] for line in _lines_about_telemetry(stage, log_start)] == ["WARNING", "INFO"]
-    await stage.wait_learned(learned + 4 * TASKS, timeout_s=10)
+    assert [line["level"] for line in logged] == ["WARNING", "INFO"]
+    await stage.wait_learned(learned + 4 * TASKS, timeout_s=40)
     assert await _count_energies(stage) == energies + _count_measured(await stage.tasks())
 
 

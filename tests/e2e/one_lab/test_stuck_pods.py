@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from e2e.stage import Stage, condition, wait_until
 from perllm.api.task_status import ConditionType
 
-SECONDS = 5.0
+SECONDS = 20.0
 
 
 async def test_the_reason_of_kube_scheduler_is_in_the_message_of_the_task(stage: Stage) -> None:

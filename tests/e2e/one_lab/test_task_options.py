@@ -27,7 +27,7 @@ async def test_best_effort_runs_a_hopeless_task_late(stage: Stage) -> None:
 
 
 async def test_terminate_ends_a_late_task_and_its_pod(stage: Stage) -> None:
-    await stage.create("endless", output_tokens=5000, deadline="4s", tiers=["edge"], onDeadlineMissed="Terminate")
+    await stage.create("endless", output_tokens=5000, deadline="8s", tiers=["edge"], onDeadlineMissed="Terminate")
     await stage.wait_status("endless", lambda status: status.get("phase") == "Running")
     task = await stage.wait_final("endless")
     completed = condition(task, "Completed")

@@ -25,7 +25,9 @@ from perllm_lab.workload.requests import Request
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 URGENT = "urgent"
-LONG = 250
+LONG = 450
+"""Tokens of what runs while something else is seen to wait, or to preempt it: nine seconds."""
+
 SECOND_S = 1.1
 """Kueue orders what has the same priority by times of creation, which are in whole seconds."""
 
@@ -39,17 +41,18 @@ async def urgent(lab: KueueLab) -> None:
 
 async def test_three_tasks_with_quota_for_one_run_one_after_the_other(stage: Stage, queue: str) -> None:
     waited = []
-    for name in ("first", "second", "third"):
-        await create(stage, name, queue, output_tokens=LONG)
-        await asyncio.sleep(SECOND_S)
+    await create(stage, "first", queue, output_tokens=LONG)
+    await stage.wait_status("first", lambda status: status.get("nodeName") is not None)
     for name in ("second", "third"):
-        waited.append(await stage.wait_status(name, is_waiting_for_quota))
+        await create(stage, name, queue)
+        waited.append(await stage.wait_status(name, lacks_quota))
+        await asyncio.sleep(SECOND_S)
     tasks = await stage.wait_all_final(["first", "second", "third"], timeout_s=120.0)
 
     runs = [span(tasks[name]) for name in ("first", "second", "third")]
     assert [task["status"]["phase"] for task in tasks.values()] == ["Succeeded"] * 3
     assert all(before[1] <= after[0] for before, after in pairwise(runs)), runs
-    assert all("insufficient unused quota" in task["status"]["message"] for task in waited)
+    assert all(is_waiting_for_quota(task["status"]) for task in waited)
     assert {task["status"]["tier"] for task in tasks.values()} == {"edge"}
     await wait_until(lambda: all_finished(stage, 3), timeout_s=20.0)
 
@@ -77,9 +80,10 @@ async def test_an_annotated_job_shares_the_queue_with_tasks(stage: Stage, queue:
     await create(stage, "before", queue, output_tokens=LONG)
     await stage.wait_status("before", lambda status: status.get("phase") == "Running")
     await create_job(stage, "job", queue)
+    await wait_until(lambda: has_workloads(stage, 2), timeout_s=30.0)
+    assert (await read_job(stage, "job"))["spec"]["suspend"]
     await asyncio.sleep(SECOND_S)
     await create(stage, "after", queue)
-    assert (await read_job(stage, "job"))["spec"]["suspend"]
     tasks = await stage.wait_all_final(["before", "after"], timeout_s=120.0)
     job = await read_job(stage, "job")
 
@@ -118,7 +122,7 @@ async def test_a_deleted_task_takes_its_workload_along(stage: Stage, queue: str)
     await create(stage, "first", queue, output_tokens=LONG)
     await stage.wait_status("first", lambda status: status.get("phase") == "Running")
     await stage.lab.client.delete(names.task_path(stage.namespace, "first"), {"propagationPolicy": "Background"})
-    await wait_until(lambda: has_no_workloads(stage), timeout_s=60.0)
+    await wait_until(lambda: has_workloads(stage, 0), timeout_s=60.0)
 
 
 async def test_a_suspended_task_runs_once_it_is_not(stage: Stage) -> None:
@@ -138,6 +142,11 @@ async def test_the_examples_run(stage: Stage) -> None:
 def is_waiting_for_quota(status: Object) -> bool:
     conditions = {one["type"]: one["reason"] for one in status.get("conditions", ())}
     return status.get("phase") == "Pending" and conditions.get("Scheduled") == "WaitingForQuota"
+
+
+def lacks_quota(status: Object) -> bool:
+    """Whether Kueue has examined a task, and its queue is full."""
+    return is_waiting_for_quota(status) and "insufficient unused quota" in status.get("message", "")
 
 
 async def has_running_pod(stage: Stage, job: str) -> bool:
@@ -185,8 +194,8 @@ async def all_finished(stage: Stage, count: int) -> bool:
     return len(kinds) == count and all("Finished" in types for types in kinds)
 
 
-async def has_no_workloads(stage: Stage) -> bool:
-    return not (await stage.lab.client.get(workloads_path(stage.namespace)))["items"]
+async def has_workloads(stage: Stage, count: int) -> bool:
+    return len((await stage.lab.client.get(workloads_path(stage.namespace)))["items"]) == count
 
 
 async def _post(stage: Stage, manifest: Object, queue: str, spec: Object) -> None:

@@ -156,20 +156,23 @@ async def test_a_pod_of_ours_that_it_places_counts_where_it_is_and_nothing_is_le
     flying, learned = await stage.metric("perllm_tasks_in_flight"), await stage.metric("perllm_outcomes_learned_total")
     scheduler = HeedlessScheduler(stage)
     await scheduler.occupy(node_of(stage, "edge"), [f"taken-{number}" for number in range(EDGE_SLOTS)])
-    await create_pod(stage, "stolen", output_tokens=500, tiers="edge")
-    await wait_message(stage, "stolen", FULL)
-    await scheduler.bind("stolen", node_of(stage, "cloud"))
+    await create_pod(stage, "stolen", tiers="edge")
+    await create_pod(stage, "lasting", output_tokens=100_000, tiers="edge")
+    for name in ("stolen", "lasting"):
+        await wait_message(stage, name, FULL)
+        await scheduler.bind(name, node_of(stage, "cloud"))
+    pod = await wait_phase(stage, "stolen", "Succeeded")
+    assert names.DECISION_ANNOTATION not in pod["metadata"]["annotations"]
 
     async def is_counted() -> bool:
         return await stage.metric("perllm_tasks_in_flight") == flying + 1
 
-    await wait_until(is_counted, timeout_s=10)
-    pod = await wait_phase(stage, "stolen", "Succeeded")
-    assert names.DECISION_ANNOTATION not in pod["metadata"]["annotations"]
+    await wait_until(is_counted, timeout_s=20)
+    await delete_pods(stage, ["lasting"])
 
     async def is_free() -> bool:
         return await stage.metric("perllm_tasks_in_flight") == flying
 
-    await wait_until(is_free, timeout_s=10)
+    await wait_until(is_free, timeout_s=20)
     assert await stage.events("Placed") == {}
     assert await stage.metric("perllm_outcomes_learned_total") == learned

@@ -68,9 +68,19 @@ class Release:
 
     async def decided(self) -> set[str]:
         """Return the tasks, as namespace/name, whose decisions are in the operator's log."""
-        text = await self.helm.cluster.kubectl("logs", f"deploy/{self.name}", "--namespace", self.namespace)
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in (await self.read_log()).splitlines() if line.startswith("{")]
         return {line["task"] for line in lines if line.get("event") == "decision"}
+
+    async def read_log(self, container: str = "operator") -> str:
+        """Return the log of a container, after that of its last predecessor if it was started again."""
+        found = []
+        for pod in await self.pods():
+            (status,) = (one for one in pod["status"]["containerStatuses"] if one["name"] == container)
+            place = (f"pod/{pod['metadata']['name']}", "--namespace", self.namespace, "--container", container)
+            if status["restartCount"]:
+                found.append(await self.helm.cluster.kubectl("logs", *place, "--previous"))
+            found.append(await self.helm.cluster.kubectl("logs", *place))
+        return "\n".join(found)
 
     async def pods(self) -> list[Object]:
         """Return its pods except those that are terminating."""

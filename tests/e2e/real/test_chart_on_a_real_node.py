@@ -24,6 +24,7 @@ from realnode.model_server.server import MODEL, PORT
 
 TASKS = 50
 LETTERS = ascii_uppercase[:20]
+LOST = {"operator": "lost the lease", "scheduler": "Leaderelection lost"}
 EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"
 
 
@@ -52,10 +53,10 @@ RIGHTS = {
 async def test_both_containers_are_ready_where_restricted_pod_security_is_enforced(release: Release) -> None:
     (pod,) = await release.pods()
     containers = pod["status"]["containerStatuses"]
-    assert {one["name"]: (one["ready"], one["restartCount"]) for one in containers} == {
-        "operator": (True, 0),
-        "scheduler": (True, 0),
-    }
+    assert {one["name"]: one["ready"] for one in containers} == {"operator": True, "scheduler": True}
+    for one in containers:
+        # An API server that does not answer for seconds, as on a busy machine, is the only reason to start again.
+        assert one["restartCount"] == 0 or LOST[one["name"]] in await release.read_log(one["name"]), one
     assert pod["spec"]["nodeName"] == REAL_NODE.name
 
 
@@ -119,7 +120,7 @@ async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Rele
     task = _read_example()
     (container,) = task["spec"]["template"]["spec"]["containers"]
     container.update(image="registry.example.com/nowhere:1", imagePullPolicy="Never")
-    task["spec"]["deadline"] = "12s"
+    task["spec"]["deadline"] = "30s"
     await cluster.client.post(names.tasks_path("stuck"), task)
     begun_s = time.monotonic()
     status: Object = {}
@@ -129,7 +130,7 @@ async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Rele
         status = (await cluster.client.get(names.task_path("stuck", "ask-the-node"))).get("status") or {}
         return "ErrImageNeverPull" in (status.get("message") or "")
 
-    await wait_until(is_reported, timeout_s=20, describe=lambda: str(status))
+    await wait_until(is_reported, timeout_s=45, describe=lambda: str(status))
     print(f"\nfrom creation to the reason: {time.monotonic() - begun_s:.1f} s: {status['message']}")
     task = await _wait_final(cluster, "stuck", "ask-the-node")
     assert (task["status"]["phase"], "ErrImageNeverPull" in task["status"]["message"]) == ("Failed", True)

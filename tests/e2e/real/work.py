@@ -25,8 +25,8 @@ def open_replay(cluster: RealCluster, namespace: str, count: int, *, interval_s:
 
 
 def make_long_task(cluster: RealCluster, namespace: str) -> Object:
-    """Return a task that runs for more than a minute."""
-    return task_manifest(Request("long", cluster.scenario.model, 0.0, 200, 20_000, 1000, 120.0), namespace=namespace)
+    """Return a task that runs for minutes: longer than an upgrade takes on a busy machine."""
+    return task_manifest(Request("long", cluster.scenario.model, 0.0, 200, 100_000, 1000, 120.0), namespace=namespace)
 
 
 async def wait_learned(

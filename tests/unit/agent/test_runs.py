@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -28,6 +28,8 @@ from unit.agent.engines import FakeEngine, page
 from unit.agent.tasks import assignment
 from unit.cluster.queues import make_guard
 from unit.completions.model_server import Handler, chunk, encode, refuse, stream, usage_chunk
+
+DUE_IN_S = 0.5
 
 
 class Inbox:
@@ -223,7 +225,7 @@ class Gate:
         return await stream(encode(chunk("late", "stop"), "[DONE]"))(request)
 
     async def wait_for(self, entered: int) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             while self.entered < entered:
                 self._changed.clear()
                 await self._changed.wait()
@@ -313,11 +315,12 @@ async def test_only_the_last_answers_are_kept(desk: Desk) -> None:
 
 async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_reported(desk: Desk, gate: Gate) -> None:
     one = assignment(onDeadlineMissed="Terminate")
-    desk.cluster_s = one.due_unix_s - 0.05
+    desk.cluster_s = one.due_unix_s - DUE_IN_S
 
     desk.runs.assign(one)
+    await gate.wait_for(1)
 
-    await asyncio.wait_for(gate.closed.wait(), 1)
+    await asyncio.wait_for(gate.closed.wait(), 10)
     assert desk.inbox.runs == []
 
 
@@ -326,12 +329,13 @@ async def test_an_attempt_ends_at_the_deadline_or_not_as_its_task_says_by_then(
     desk: Desk, gate: Gate, ends: bool
 ) -> None:
     before, after = (assignment(onDeadlineMissed="Terminate" if one else "Continue") for one in (not ends, ends))
-    desk.cluster_s = before.due_unix_s - 0.1
+    desk.cluster_s = before.due_unix_s - DUE_IN_S
     desk.runs.assign(before)
     await gate.wait_for(1)
 
     desk.runs.change(after)
-    await asyncio.sleep(0.3)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(gate.closed.wait(), 10 if ends else DUE_IN_S + 0.3)
 
     assert gate.closed.is_set() == ends
 

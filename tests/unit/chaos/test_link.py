@@ -5,6 +5,8 @@ import pytest
 
 from e2e.chaos.link import Link
 
+NONE_YET_S = 0.1
+
 
 @pytest.fixture
 async def link():
@@ -28,10 +30,10 @@ async def connect(link):
     """A client that says a line and returns the answer: None if there is none yet, empty if there will be none."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(link.url.rpartition(":")[2]))
 
-    async def say(line):
+    async def say(line, wait_s=5.0):
         writer.write(line + b"\n")
         try:
-            return await asyncio.wait_for(reader.readline(), 0.1)
+            return await asyncio.wait_for(reader.readline(), wait_s)
         except TimeoutError:
             return None
         except ConnectionError:
@@ -66,7 +68,7 @@ async def test_a_stall_holds_everything_back_until_it_is_restored(link):
     async with connect(link) as say:
         await say(b"hello")
         link.stall()
-        assert await say(b"one") is None
+        assert await say(b"one", NONE_YET_S) is None
         link.restore()
         assert await say(b"two") == b"one\n"
 
@@ -75,15 +77,15 @@ async def test_a_silenced_connection_never_works_again_and_new_ones_do(link):
     async with connect(link) as silent:
         await silent(b"hello")
         link.silence()
-        assert await silent(b"again") is None
+        assert await silent(b"again", NONE_YET_S) is None
         link.restore()
-        assert await silent(b"again") is None
+        assert await silent(b"again", NONE_YET_S) is None
     async with connect(link) as say:
         assert await say(b"new") == b"new\n"
 
 
 async def test_a_slow_link_delays_what_it_forwards(link):
     async with connect(link) as say:
-        link.delay_s = 0.2
-        assert await say(b"hello") is None
+        link.delay_s = 0.5
+        assert await say(b"hello", NONE_YET_S) is None
         link.restore()

@@ -13,5 +13,5 @@ async def test_the_lag_of_a_loop_that_is_held_is_seen() -> None:
     time.sleep(HELD_S)  # noqa: ASYNC251 - what the test is about
     await asyncio.sleep(2 * INTERVAL_S)
     watching.cancel()
-    assert HELD_S - INTERVAL_S <= max(lags_s) <= HELD_S + 0.5
+    assert max(lags_s) >= HELD_S - INTERVAL_S
     assert len(lags_s) >= 2

@@ -16,8 +16,9 @@ async def test_a_start_that_waits_for_the_api_server_can_be_stopped(caplog: pyte
     async with Client(NOBODY) as client:
         operator = Operator(Wiring(Config(), client, NOBODY, CollectorRegistry()))
         running = asyncio.create_task(operator.run())
-        await asyncio.sleep(0.1)
-        assert "API server: Unreachable" in caplog.text
+        async with asyncio.timeout(10):
+            while "API server: Unreachable" not in caplog.text:  # noqa: ASYNC110 - there is no event for the change
+                await asyncio.sleep(0.05)
         operator.stop()
         async with asyncio.timeout(5):
             await running

@@ -167,7 +167,7 @@ async def test_a_prompt_on_which_the_server_fails_does_not_keep_the_others_from_
 ) -> None:
     fine = stream(ANSWER)
     model_server.script = [failure, fine, failure, refuse(400), fine]
-    patience = AnswerPatience(wait_s=0.0, timeout_s=0.3)
+    patience = AnswerPatience(wait_s=0.0, timeout_s=1.0)
 
     ended = await run(dataclasses.replace(settings, patience=patience), prompts(*"abcde"))
 
@@ -201,7 +201,7 @@ async def test_deadline_ends_the_run_and_what_came_is_reported(
 ) -> None:
     model_server.script = [stream(encode(chunk("half an")), then=hang)]
 
-    code = await run(dataclasses.replace(settings, deadline_unix_s=time.time() + 0.2), prompts())
+    code = await run(dataclasses.replace(settings, deadline_unix_s=time.time() + 1.0), prompts())
 
     report = read_report(settings)
     assert (code, report.text) == (ExitCode.OUT_OF_TIME, "half an")

