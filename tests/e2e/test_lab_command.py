@@ -38,9 +38,6 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
     async with _running(process, tmp_path) as client:
         assert await _phases(client) == {"first": "Succeeded", "second": "Succeeded"}
         await wait_until(lambda: _has_learned(client, 3), timeout_s=30)
-        assert "to stop" in await _read_output(_lab(tmp_path, "down"))
-        await _wait_ended(process)
-    async with _running(process, tmp_path):
         await _try_examples(tmp_path)
         _kill_agents(process)
         await _wait_ended(process)
@@ -48,7 +45,8 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
     size = process.log_file.stat().st_size
     await process.start()
     await process.wait_until(lambda: _says(process, size, "Resuming"), timeout_s=START_TIMEOUT_S)
-    await _signal(process, signal.SIGINT)
+    assert "to stop" in await _read_output(_lab(tmp_path, "down"))
+    await _wait_ended(process)
     assert "Prometheus" not in process.log_file.read_bytes()[size:].decode(), "it ended only once it had started"
 
 
