@@ -27,9 +27,9 @@ def build_pod(
     spec = task.valid_spec
     template = copy.deepcopy(spec.template or runner_template or {})
     metadata = template.get("metadata") or {}
-    pod_spec = _merge({"restartPolicy": "Never", **template["spec"]}, task.flavor.to_pod_spec())
+    pod_spec = _merge({"restartPolicy": "Never", **template["spec"]}, task.update.to_pod_spec())
     pod_spec["schedulerName"] = scheduler_name
-    own_labels = _without_ours(metadata.get("labels") or {})
+    own_labels = _without_ours({**(metadata.get("labels") or {}), **dict(task.update.labels)})
     narrowed = narrow(pod_spec, own_labels, named)
     labels = {
         **own_labels,
@@ -38,7 +38,7 @@ def build_pod(
         names.ATTEMPT_LABEL: str(attempt),
     }
     annotations = {
-        **_without_ours(metadata.get("annotations") or {}),
+        **_without_ours({**(metadata.get("annotations") or {}), **dict(task.update.annotations)}),
         names.DEADLINE_ANNOTATION: format_time(task.due_s),
         names.CONTAINERS_ANNOTATION: ",".join(_container_names(pod_spec)),
         **({} if narrowed is None else {names.NAMED_NODES_ANNOTATION: ",".join(named)}),

@@ -36,8 +36,8 @@ class Suspensions:
 
     def assign(self, task: Task) -> Task:
         """Return a task with the nodes that its quota is for."""
-        flavor = task.flavor if self._workloads is None else self._workloads.find_flavor(task.uid)
-        return task if flavor == task.flavor else replace(task, flavor=flavor)
+        update = task.update if self._workloads is None else self._workloads.find_update(task.uid)
+        return task if update == task.update else replace(task, update=update)
 
     def report(self, task: Task, status: TaskStatus, pods: Iterable[Pod]) -> None:
         """Report to Kueue what has become of a task in one of its queues."""

@@ -14,7 +14,7 @@ from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
 from perllm.energy.bill import Owner
-from perllm.kueue.flavor import ANY_NODE, Flavor
+from perllm.kueue.pod_update import NO_UPDATE, PodUpdate
 from perllm.kueue.workload import PRIORITY_CLASS_LABEL, QUEUE_LABEL
 from perllm.placement.claims import ClaimSizes
 from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, add_rules, read_demand
@@ -44,7 +44,7 @@ class Task:
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
         queue: the LocalQueue of Kueue that it is in; empty if it is in none.
         priority_class: the WorkloadPriorityClass of Kueue that it names; empty if it names none.
-        flavor: the nodes that its quota is for.
+        update: what its quota adds to its pod.
         billed_to: its value of the label of the bill; empty without one.
         tokens_per_character: of its prompts, if it does not state how many tokens they have.
     """
@@ -62,7 +62,7 @@ class Task:
     is_deleting: bool = False
     queue: str = ""
     priority_class: str = ""
-    flavor: Flavor = ANY_NODE
+    update: PodUpdate = NO_UPDATE
     billed_to: str = ""
     tokens_per_character: float = 1.0 / CHARACTERS_PER_TOKEN
 
@@ -91,10 +91,10 @@ class Task:
     @property
     def full_demand(self) -> PodDemand:
         """What its pod needs of a node, including what its quota is for."""
-        return self._add_flavor(self.demand)
+        return self._add_update(self.demand)
 
-    def _add_flavor(self, demand: PodDemand) -> PodDemand:
-        return demand if self.flavor == ANY_NODE else add_rules(demand, self.flavor.to_pod_spec())
+    def _add_update(self, demand: PodDemand) -> PodDemand:
+        return demand if self.update == NO_UPDATE else add_rules(demand, self.update.to_pod_spec())
 
     def to_request(self, avoided: frozenset[str] = frozenset()) -> PlacementRequest:
         """Return what placement needs to know; `avoided` are nodes where earlier attempts ended badly."""
@@ -109,7 +109,7 @@ class Task:
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
             namespace=self.namespace,
-            demand=self._add_flavor(NO_POD) if spec.is_served else self.full_demand,
+            demand=self._add_update(NO_POD) if spec.is_served else self.full_demand,
             avoided=avoided,
             prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,

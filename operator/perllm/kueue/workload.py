@@ -14,6 +14,7 @@ from perllm.api.owners import refer_to_controlling_task
 from perllm.cluster.client import Object
 from perllm.cluster.rbac import KUEUE_GROUP
 from perllm.cluster.shapes import as_object, as_objects, as_text
+from perllm.kueue.pod_update import NO_UPDATE, PodUpdate, merge_updates, read_update
 from perllm.text import clean_line
 
 API_VERSION = f"{KUEUE_GROUP}/v1beta2"
@@ -73,7 +74,7 @@ class TaskWorkload:
         version: of the object, so that nothing is written over what was not seen.
         conditions: as they are.
         flavors: the ResourceFlavors that its quota is of.
-        node_labels: labels of nodes that its admission checks ask for in addition to those of the flavors.
+        update: what its admission checks add to the pod, in addition to the flavors.
     """
 
     namespace: str
@@ -83,7 +84,7 @@ class TaskWorkload:
     version: str
     conditions: tuple[Object, ...]
     flavors: tuple[str, ...] = ()
-    node_labels: tuple[tuple[str, str], ...] = ()
+    update: PodUpdate = NO_UPDATE
 
     @property
     def task_key(self) -> str:
@@ -126,13 +127,8 @@ def read_workload(item: Object) -> TaskWorkload | None:
         version=as_text(metadata.get("resourceVersion")),
         conditions=tuple(as_objects(status.get("conditions"))),
         flavors=tuple(sorted({as_text(name) for one in assigned for name in as_object(one.get("flavors")).values()})),
-        node_labels=tuple(sorted({label for update in updates for label in read_labels(update.get("nodeSelector"))})),
+        update=merge_updates(map(read_update, updates)),
     )
-
-
-def read_labels(values: object) -> tuple[tuple[str, str], ...]:
-    """Return labels in the order of their keys."""
-    return tuple(sorted((key, value) for key, value in as_object(values).items() if isinstance(value, str)))
 
 
 def build_workload(task: QueuedTask) -> Object:

@@ -7,7 +7,8 @@ from functools import partial
 from perllm.api.task_status import TaskPhase
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.writes import Write, WriteQueue
-from perllm.kueue.flavor import ANY_NODE, Flavor, merge_flavors
+from perllm.kueue.flavor import Flavor
+from perllm.kueue.pod_update import NO_UPDATE, PodUpdate, merge_updates
 from perllm.kueue.priority_class import PriorityClass
 from perllm.kueue.transitions import build_finish, build_ready, build_release
 from perllm.kueue.workload import (
@@ -96,13 +97,13 @@ class Workloads:
         missing = [name for name in workload.flavors if name not in self._flavors]
         return f"its ResourceFlavor {missing[0]} is not known" if missing else None
 
-    def find_flavor(self, uid: str) -> Flavor:
-        """Return what the quota of a task asks of its node and its pod."""
+    def find_update(self, uid: str) -> PodUpdate:
+        """Return what the quota of a task adds to its pod."""
         workload = self._seen.get(uid)
-        if workload is None or not (workload.flavors or workload.node_labels):
-            return ANY_NODE
-        flavors = [self._flavors[name] for name in workload.flavors if name in self._flavors]
-        return merge_flavors([*flavors, Flavor(node_labels=workload.node_labels)])
+        if workload is None:
+            return NO_UPDATE
+        flavors = [self._flavors[name].update for name in workload.flavors if name in self._flavors]
+        return merge_updates([*flavors, workload.update])
 
     def report(self, task: QueuedTask, phase: TaskPhase, *, is_active: bool) -> None:
         """Bring the Workload of a task in line with the task.

@@ -14,6 +14,7 @@ from perllm.cluster.pod import read_pod
 from perllm.controller.pods import build_pod
 from perllm.controller.suspensions import Suspensions
 from perllm.kueue.flavor import Flavor
+from perllm.kueue.pod_update import PodUpdate
 from perllm.kueue.workload import workload_name, workloads_path
 from perllm.kueue.workloads import Workloads
 from unit.controller.one_node_cluster import PODS, Cluster
@@ -39,7 +40,7 @@ class QueueCluster(Cluster):
             is_known=lambda _: self.is_known,
             unix_now=self.now_s,
         )
-        self.workloads.on_flavor(None, Flavor("edge", (("tier", "edge"),)))
+        self.workloads.on_flavor(None, Flavor("edge", PodUpdate((("tier", "edge"),))))
         return Suspensions(self.workloads, "perllm.io/served-tasks")
 
     def conditions(self) -> Object:
@@ -97,10 +98,21 @@ async def test_a_task_that_loses_its_quota_leaves_its_line_and_its_reservation(c
 def test_the_pod_of_a_task_asks_for_the_nodes_that_its_quota_is_for() -> None:
     toleration = {"key": "spot", "operator": "Exists"}
     template = {"spec": {"containers": [{"name": "llm"}], "nodeSelector": {"zone": "a"}}}
-    flavor = Flavor("edge", (("tier", "edge"),), (toleration,))
-    spec = build_pod(replace(make_task(template=template), flavor=flavor), 1, "perllm")["spec"]
+    update = PodUpdate((("tier", "edge"),), (toleration,))
+    spec = build_pod(replace(make_task(template=template), update=update), 1, "perllm")["spec"]
     assert spec["nodeSelector"] == {"zone": "a", "tier": "edge"}
     assert spec["tolerations"] == [toleration]
+
+
+def test_the_pod_of_a_task_carries_what_admission_checks_ask_for_but_none_of_our_own_names() -> None:
+    metadata = {"labels": {"app": "llm"}, "annotations": {"note": "mine"}}
+    template = {"metadata": metadata, "spec": {"containers": [{"name": "llm"}]}}
+    labels = (("booked", "yes"), (names.TASK_LABEL, "another"))
+    update = PodUpdate(labels=labels, annotations=(("consumes", "request-1"), (names.DEADLINE_ANNOTATION, "never")))
+    pod = build_pod(replace(make_task(template=template), update=update), 1, "perllm")["metadata"]
+    assert {"app": "llm", "booked": "yes", names.TASK_LABEL: "t"}.items() <= pod["labels"].items()
+    assert {"note": "mine", "consumes": "request-1"}.items() <= pod["annotations"].items()
+    assert pod["annotations"][names.DEADLINE_ANNOTATION] != "never"
 
 
 async def test_a_task_that_kueue_evicts_is_stopped_and_then_gives_back_its_quota(cluster: QueueCluster) -> None:

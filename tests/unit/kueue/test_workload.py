@@ -1,6 +1,7 @@
 import pytest
 
-from perllm.kueue.flavor import Flavor, merge_flavors, read_flavor
+from perllm.kueue.flavor import read_flavor
+from perllm.kueue.pod_update import PodUpdate, merge_updates
 from perllm.kueue.workload import build_request_template, build_workload, read_workload, workload_name
 from unit.kueue.samples import EDGE, admit, evict, make_queued, make_workload, workload_object
 
@@ -60,13 +61,25 @@ def test_flavors_and_admission_checks_say_which_nodes_quota_is_for() -> None:
     check = {"name": "c", "podSetUpdates": [{"name": "main", "nodeSelector": {"zone": "a"}}]}
     workload = admit("edge", "spot", admissionChecks=[check])
     assert workload.flavors == ("edge", "spot")
-    assert workload.node_labels == (("zone", "a"),)
+    assert workload.update == PodUpdate((("zone", "a"),))
+
+
+def test_admission_checks_may_add_labels_annotations_and_tolerations_to_the_pod() -> None:
+    taint = {"key": "spot", "operator": "Exists"}
+    booked = {"name": "main", "annotations": {"consumes": "request-1"}, "labels": {"booked": "yes"}}
+    checks = [
+        {"podSetUpdates": [booked]},
+        {"podSetUpdates": [{"name": "main", "tolerations": [taint]}]},
+        {"name": "none"},
+    ]
+    update = admit("edge", admissionChecks=checks).update
+    assert update == PodUpdate((), (taint,), (("booked", "yes"),), (("consumes", "request-1"),))
 
 
 def test_several_flavors_together_ask_for_all_their_labels_and_tolerate_all_their_taints() -> None:
     taint = {"key": "spot", "operator": "Exists"}
     edge = read_flavor({"metadata": {"name": "edge"}, "spec": {"nodeLabels": EDGE}})
     spot = read_flavor({"metadata": {"name": "spot"}, "spec": {"nodeLabels": {"spot": "yes"}, "tolerations": [taint]}})
-    merged = merge_flavors([edge, spot])
-    assert merged == Flavor("", (("spot", "yes"), ("tier", "edge")), (taint,))
+    merged = merge_updates([edge.update, spot.update])
+    assert merged == PodUpdate((("spot", "yes"), ("tier", "edge")), (taint,))
     assert merged.to_pod_spec() == {"nodeSelector": {"spot": "yes", **EDGE}, "tolerations": [taint]}

@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from perllm.api.task_status import TaskPhase
 from perllm.cluster.client import ApiError, Object
-from perllm.kueue.flavor import ANY_NODE, Flavor
+from perllm.kueue.flavor import Flavor
+from perllm.kueue.pod_update import NO_UPDATE, PodUpdate
 from perllm.kueue.priority_class import PriorityClass
 from perllm.kueue.workload import workload_name, workloads_path
 from perllm.kueue.workloads import Workloads
@@ -126,11 +127,11 @@ def test_an_admitted_task_may_run_on_the_nodes_of_its_flavor_once_that_is_known(
     setting.workloads.on_workload(None, admit("edge"))
     assert setting.workloads.find_obstacle(TASK) == "its ResourceFlavor edge is not known"
     setting.changed.clear()
-    setting.workloads.on_flavor(None, Flavor("edge", (("tier", "edge"),)))
+    setting.workloads.on_flavor(None, Flavor("edge", PodUpdate((("tier", "edge"),))))
     assert setting.changed == [("lab/t", "uid-t")]
     assert setting.workloads.find_obstacle(TASK) is None
-    assert setting.workloads.find_flavor("uid-t").node_labels == (("tier", "edge"),)
-    assert setting.workloads.find_flavor("uid-other") == ANY_NODE
+    assert setting.workloads.find_update("uid-t").node_labels == (("tier", "edge"),)
+    assert setting.workloads.find_update("uid-other") == NO_UPDATE
 
 
 @pytest.mark.parametrize(
