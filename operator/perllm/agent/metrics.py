@@ -41,8 +41,19 @@ class AgentMetrics:
         self.reports = Gauge(
             "perllm_agent_reports_waiting", "Writes that the API server has not accepted yet.", registry=registry
         )
+        self.report_wait = Gauge(
+            "perllm_agent_report_wait_seconds",
+            "For how long the API server has not accepted the report of a request, of the one that has waited longest.",
+            registry=registry,
+        )
         self.servers = Gauge(
             "perllm_agent_servers", "Model servers, by whether they are ready.", ["ready"], registry=registry
+        )
+        self.down = Gauge(
+            "perllm_agent_servers_down",
+            "Model servers that are not ready and should be: those in pods, and others that have been ready since the "
+            "agent started.",
+            registry=registry,
         )
         self.foreign = Gauge(
             "perllm_agent_foreign_requests", "Requests of the model servers that are not PerLLM's.", registry=registry
@@ -57,10 +68,19 @@ class AgentMetrics:
             registry=registry,
         )
 
-    def watch(self, *, reports: Callable[[], int], lease: Callable[[], bool]) -> None:
+    def watch(
+        self,
+        *,
+        reports: Callable[[], int],
+        report_wait_s: Callable[[], float],
+        lease: Callable[[], bool],
+        down: Callable[[], int],
+    ) -> None:
         """Read these figures whenever the metrics are read."""
         self.reports.set_function(reports)
+        self.report_wait.set_function(report_wait_s)
         self.lease.set_function(lease)
+        self.down.set_function(down)
 
     def show_servers(self, states: Sequence[NodeModelServer]) -> None:
         """Set the figures of the model servers."""
