@@ -242,7 +242,7 @@ class Agent:
         self._runs.advance()
         if self._servers.synced.is_set():  # until then, what an earlier agent published is closer to the truth
             self._publication.note_change()
-        self._metrics.show_servers(self._servers.states)
+        self._metrics.servers.show(self._servers.states)
 
     def _serve_health(self, registry: CollectorRegistry) -> AbstractAsyncContextManager[None]:
         ready = {

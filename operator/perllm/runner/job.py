@@ -12,9 +12,9 @@ import click
 from perllm.api.report import RunReport
 from perllm.completions.answer import Answer
 from perllm.completions.endpoint import Endpoint
+from perllm.runner.answer_log import AnswerLog
 from perllm.runner.errors import ExitCode, ResultError
 from perllm.runner.patience import AnswerPatience, PatientEndpoint, Sampling
-from perllm.runner.progress import Progress
 from perllm.runner.prompts import Prompt
 from perllm.runner.report import answer_line, cut_problem, fit_answers, fit_report, join_texts, summarise
 from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
@@ -63,13 +63,13 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
     """Answer the prompts, write the result, and return the exit code."""
     started_s, unix_offset_s = time.monotonic(), time.time() - time.monotonic()
     work = Work(prompts)
-    progress = _begin_progress(settings, work)
+    answer_log = _open_log(settings, work)
     try:
         await _check_destination(settings, prompts)
     except ResultError as error:
         work.end(ExitCode.RESULT_LOST, str(error))
     else:
-        await _ask(settings, work, progress)
+        await _ask(settings, work, answer_log)
     if work.problem:
         log.error("%s", work.problem)
     report = summarise(work, started_s=started_s, finished_s=time.monotonic(), unix_offset_s=unix_offset_s)
@@ -77,22 +77,22 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
         _write_report(settings, work, report)
     else:
         await _write(settings, work, report)
-    if progress is not None:
-        progress.end(is_done=work.code == ExitCode.DONE)
+    if answer_log is not None:
+        answer_log.end(is_done=work.code == ExitCode.DONE)
     return work.code
 
 
-def _begin_progress(settings: Settings, work: Work) -> Progress | None:
+def _open_log(settings: Settings, work: Work) -> AnswerLog | None:
     """Return where answers are noted as they end, for a result in a file; keep those of an earlier run if asked to."""
     destination = settings.destination
     if destination.kind is not DestinationKind.FILE:
         return None
-    progress = Progress(Path(destination.name), [settings.sampling.to_request(prompt) for prompt in work.prompts])
+    answer_log = AnswerLog(Path(destination.name), [settings.sampling.to_request(prompt) for prompt in work.prompts])
     if settings.is_resumed:
-        work.keep(progress.read())
+        work.keep(answer_log.read())
         log.info("%d of %d prompts were answered by an earlier run", len(work.kept), len(work.prompts))
-    progress.begin(keeps=settings.is_resumed)
-    return progress
+    answer_log.begin(keeps=settings.is_resumed)
+    return answer_log
 
 
 async def _check_destination(settings: Settings, prompts: tuple[Prompt, ...]) -> None:
@@ -103,7 +103,7 @@ async def _check_destination(settings: Settings, prompts: tuple[Prompt, ...]) ->
         await config_map.check(settings.namespace, settings.destination.name, prompts)
 
 
-async def _ask(settings: Settings, work: Work, progress: Progress | None) -> None:
+async def _ask(settings: Settings, work: Work, answer_log: AnswerLog | None) -> None:
     deadline_s = settings.deadline_unix_s
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -114,7 +114,7 @@ async def _ask(settings: Settings, work: Work, progress: Progress | None) -> Non
         await carry_out(
             work,
             PatientEndpoint(endpoint, settings.sampling, settings.patience, now=time.monotonic, rng=Random()),
-            _note_progress(_choose_listener(settings, len(work.prompts)), progress),
+            _note_answers(_choose_listener(settings, len(work.prompts)), answer_log),
             concurrency=settings.concurrency,
             time_left_s=None if deadline_s is None else deadline_s - time.time(),
         )
@@ -129,12 +129,12 @@ def _choose_listener(settings: Settings, prompts: int) -> Listener:
     return Listener(lambda text: None, _print_line)
 
 
-def _note_progress(listener: Listener, progress: Progress | None) -> Listener:
-    if progress is None:
+def _note_answers(listener: Listener, answer_log: AnswerLog | None) -> Listener:
+    if answer_log is None:
         return listener
 
     def on_answer(index: int, answer: Answer) -> None:
-        progress.note(index, answer)
+        answer_log.note(index, answer)
         listener.on_answer(index, answer)
 
     return Listener(listener.on_text, on_answer)

@@ -84,8 +84,8 @@ class Agent:
         self._labels = f'namespace="perllm-system",pod="{release}-agent-x"'
         self._registry = CollectorRegistry()
         metrics = AgentMetrics(self._registry)
-        metrics.servers.labels("false").set(1)
-        metrics.down.set(0 if healthy else 1)
+        metrics.servers.known.labels("false").set(1)
+        metrics.servers.down.set(0 if healthy else 1)
         metrics.report_wait.set(1 if healthy else 600)
 
     def expose(self) -> str:

@@ -52,7 +52,7 @@ class _Line(BaseModel):
         )
 
 
-class Progress:
+class AnswerLog:
     """The file with the answers so far.
 
     Args:
