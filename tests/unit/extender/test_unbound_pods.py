@@ -1,18 +1,10 @@
 """How many pods wait for kube-scheduler, by what it has said about them."""
 
-import asyncio
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
-from perllm.api import names
 from perllm.cluster.client import Object
-from perllm.cluster.credentials import Credentials
 from perllm.cluster.pod import Pod, read_other_pod
-from perllm.config import Config
 from perllm.extender.unbound_pods import PATIENCE_S, SchedulerAnswer, UnboundPods
-from perllm.wiring import Wiring
-from unit.cluster.fake_api import FakeApiServer
 
 CREATED_S = 1_600_000_000.0
 CREATED = "2020-09-13T12:26:40Z"
@@ -73,22 +65,3 @@ def test_a_pod_counts_until_it_has_a_node_or_is_gone() -> None:
     assert unbound.count(SchedulerAnswer.AWAITED) == 1
     unbound.note(second, None)
     assert unbound.count(SchedulerAnswer.AWAITED) == 0
-
-
-async def test_pods_of_tasks_and_annotated_pods_are_in_the_metrics() -> None:
-    api, registry = FakeApiServer(), CollectorRegistry()
-    owner = {"kind": names.TASK_KIND, "name": "t", "uid": "uid-t"}
-    labels = {names.TASK_LABEL: "t", names.ATTEMPT_LABEL: "1"}
-    api.store("/api/v1/pods/t-1", **pod_object("t-1", labels=labels, ownerReferences=[owner]))
-    api.store("/api/v1/pods/own", **pod_object("own", annotations={names.MODEL_ANNOTATION: "m"}))
-    nobody = Credentials("http://127.0.0.1:9", None, None, None, lambda: None)
-
-    watches = Wiring(Config(), api, nobody, registry).watches  # type: ignore[arg-type]
-    running = [asyncio.create_task(informer.run()) for informer in watches.all_pods]
-    async with asyncio.timeout(5):
-        for informer in watches.all_pods:
-            await informer.synced.wait()
-
-    assert registry.get_sample_value("perllm_pods_unbound", {"answer": "Missing"}) == 2
-    for one in running:
-        one.cancel()
