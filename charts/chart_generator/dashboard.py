@@ -83,6 +83,7 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
                 "sum(perllm_tasks_waiting_for_room{SCOPE})": "waiting for room",
                 "sum(perllm_tasks_postponed{SCOPE})": "waiting, pod denied",
                 "sum(perllm_tasks_deferred{SCOPE})": "waiting for cheaper energy",
+                "sum(perllm_pods_unbound{SCOPE})": "pods without a node",
                 "sum(perllm_tasks_in_flight{SCOPE})": "in flight",
             },
         ),

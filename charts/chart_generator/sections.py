@@ -183,7 +183,8 @@ class PrometheusRule(Section):
     enabled: bool = Field(
         default=False,
         description="Whether to create it. Alerts select metrics by the labels namespace and service, which "
-        "serviceMonitor.enabled adds; without them PerLLMDown fires.",
+        "serviceMonitor.enabled adds; without them PerLLMDown fires. Those of agents (agent.enabled) select by "
+        "namespace and job.",
     )
     labels: Strings = Field(default={}, description="Additional labels, such as those that your Prometheus selects by.")
     alert_labels: Strings = Field(default={}, description="Additional labels of every alert.")

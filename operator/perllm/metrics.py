@@ -100,6 +100,13 @@ class QueueMetrics:
             ["cause"],
             registry=registry,
         )
+        self.unbound = Gauge(
+            "perllm_pods_unbound",
+            "Pods of tasks and annotated pods that have no node yet, by what kube-scheduler has said about them last; "
+            "Awaited if that is nothing, Missing if it has been nothing for a minute.",
+            ["answer"],
+            registry=registry,
+        )
         self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks that are placed and have not ended.", registry=registry)
         self.ledger_drift = Gauge(
             "perllm_ledger_drift",
@@ -151,6 +158,12 @@ class FleetMetrics:
             "perllm_circuits_open",
             "Circuits of a node that are not closed: it receives no tasks, or none of some models or namespaces.",
             ["node"],
+            registry=registry,
+        )
+        self.agents = Gauge(
+            "perllm_agents",
+            "Agents of nodes that are ready, by whether they renew their Leases.",
+            ["alive"],
             registry=registry,
         )
         self.clock_skew = Gauge(

@@ -17,6 +17,7 @@ from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
 from perllm.cluster.pod import Pod, read_pod
 from perllm.config import Config
 from perllm.controller.controller import Controller
+from perllm.extender.unbound_pods import SchedulerAnswer, UnboundPods
 from perllm.foundations import Foundations
 from perllm.nodes.agents import NodeAgents, read_lease, read_offer
 from perllm.nodes.devices import NodeDevices
@@ -24,6 +25,7 @@ from perllm.nodes.profile_parts import ProfileParts
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.serving_display import ServingDisplay
 from perllm.nodes.upkeep import NodeUpkeep
+from perllm.placement.fleet import Fleet
 
 DEVICES_PATIENCE_S = 20.0
 """Devices and claims that cannot be listed within this time are taken into account once they can."""
@@ -68,13 +70,16 @@ class Watches:
         )
         self.nodes = base.build_informer("node", "/api/v1/nodes", upkeep.read, upkeep.on_node)
         self.devices = DeviceWatch(base, controller, annotated, upkeep) if config.nodes.devices else None
-        on_pod = controller.on_pod if self.devices is None else self.devices.on_pod
+        self._unbound = UnboundPods(base.unix_now)
+        for answer in SchedulerAnswer:
+            base.metrics.queue.unbound.labels(answer).set_function(partial(self._unbound.count, answer))
+        self._pass_on_pod = controller.on_pod if self.devices is None else self.devices.on_pod
         self.pods = [
-            base.build_informer("pod", path, read_pod, on_pod, labelSelector=names.TASK_LABEL)
+            base.build_informer("pod", path, read_pod, self._on_pod, labelSelector=names.TASK_LABEL)
             for path in find_pod_paths(config)
         ]
-        on_annotated = annotated.on_pod if self.devices is None else self.devices.on_annotated_pod
-        self.annotated = _build_annotated(base, annotated.read, on_annotated)
+        self._pass_on_annotated = annotated.on_pod if self.devices is None else self.devices.on_annotated_pod
+        self.annotated = _build_annotated(base, annotated.read, self._on_annotated_pod)
         self.obstacles = _build_obstacles(base, controller)
         self.profiles = base.build_informer(
             "profile",
@@ -95,6 +100,14 @@ class Watches:
         """Whether the pods of the tasks of a namespace were listed."""
         paths = names.pods_path(namespace), names.pods_path()
         return any(pods.path in paths and pods.synced.is_set() for pods in self.pods)
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        self._unbound.note(old, new)
+        self._pass_on_pod(old, new)
+
+    def _on_annotated_pod(self, old: SeenPod | None, new: SeenPod | None) -> None:
+        self._unbound.note(None if old is None else old.pod, None if new is None else new.pod)
+        self._pass_on_annotated(old, new)
 
     def _on_profile(self, old: str | None, new: str | None) -> None:
         if old is not None and new is None:
@@ -180,9 +193,13 @@ class AgentWatch:
             controller.lose_runs,
             show=display.show,
             can_see=lambda: self.leases.topic not in base.outages,
+            is_ready=partial(_is_ready, base.parts.fleet),
             now_s=base.now_s,
             unix_now=base.unix_now,
         )
+        for is_alive in (True, False):
+            count = partial(self._agents.count, is_alive=is_alive)
+            base.metrics.fleet.agents.labels(str(is_alive).lower()).set_function(count)
         path = names.leases_path(base.config.agents.lease_namespace)
         self.offers = base.build_informer("model server", names.node_servers_path(), read_offer, self._agents.on_offer)
         self.leases = base.build_informer("lease", path, read_lease, self._agents.on_lease)
@@ -195,6 +212,11 @@ class AgentWatch:
         """Return once the first lists have been processed."""
         await self.offers.synced.wait()
         await self.leases.synced.wait()
+
+
+def _is_ready(fleet: Fleet, name: str) -> bool:
+    node = fleet.nodes.get(name)
+    return node is not None and node.answers
 
 
 def find_pod_paths(config: Config) -> list[str]:

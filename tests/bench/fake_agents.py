@@ -63,7 +63,7 @@ async def _run(kubeconfig: Path, count: int) -> None:
     guard = Guard(lambda kind: None, rng)
     writes = WriteQueue(guard, outages, rng)
     async with Client(load_credentials(kubeconfig), max_connections=count + OTHER_CONNECTIONS) as client:
-        listener = Answerer(RunReports(client, writes))
+        listener = Answerer(RunReports(client, writes, now=time.monotonic))
         build = partial(
             WatchedAssignments, client, namespace=None, listener=listener, guard=guard, outages=outages, rng=rng
         )

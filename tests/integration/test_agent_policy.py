@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -329,7 +330,7 @@ async def test_the_largest_answers_are_reported_by_an_agent_and_fit_into_an_obje
     report = build_report(assignment.attempt, inquiry, name, begun_unix_s=0.0, length_s=1.0)
 
     writes = make_writes()
-    RunReports(site.own, writes).put(assignment, report)
+    RunReports(site.own, writes, now=time.monotonic).put(assignment, report)
     running = asyncio.create_task(writes.run())
     await writes.drain()
     running.cancel()

@@ -11,6 +11,9 @@ import aiohttp.web
 import pytest
 import pytest_asyncio
 
+from perllm.cluster.pod import read_other_pod
+from perllm.extender.scheduler import scheduler_configuration
+from perllm.extender.unbound_pods import SchedulerAnswer
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
@@ -91,6 +94,20 @@ async def test_binds_a_pod_to_a_ready_node(control_plane: ControlPlane) -> None:
     await create_node(control_plane, "ready")
     await kubectl(control_plane, "create", "-f", "-", body=make_pod("plain", "ready"))
     assert await wait_for_node_of(control_plane, "plain") == "ready"
+
+
+async def test_kube_scheduler_says_of_a_pod_that_it_could_not_ask_the_extender(frail_plane: ControlPlane) -> None:
+    """By this word an alert knows that the operator cannot be reached."""
+    await frail_plane.start_scheduler("deaf", scheduler_configuration("http://127.0.0.1:1", "deaf"))
+    await create_node(frail_plane, "deaf")
+    await kubectl(frail_plane, "create", "-f", "-", body=make_pod("unasked", "deaf", schedulerName="deaf"))
+    await kubectl(frail_plane, "wait", "pod/unasked", "--for=condition=PodScheduled=false", "--timeout=20s")
+    await frail_plane.kill_component("deaf")
+
+    pod = read_other_pod(json.loads(await kubectl(frail_plane, "get", "pod", "unasked", "-o", "json")))
+
+    assert pod is not None
+    assert pod.wait_reason == SchedulerAnswer.ERROR
 
 
 async def test_runs_a_second_scheduler_alongside_the_default_one(frail_plane: ControlPlane) -> None:

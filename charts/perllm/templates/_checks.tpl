@@ -3,6 +3,7 @@
 {{- include "perllm.checkImage" . -}}
 {{- include "perllm.checkLabels" . -}}
 {{- include "perllm.checkConfig" . -}}
+{{- include "perllm.checkSettings" . -}}
 {{- include "perllm.checkSchedulerArguments" . -}}
 {{- include "perllm.checkSchedulerVersion" . -}}
 {{- include "perllm.checkNetworkPolicy" . -}}

@@ -15,11 +15,13 @@ class ServerAddress:
         url: base URL up to the version, for example http://10.0.0.7:8000/v1.
         api_key: key of the server; empty if it has none. Never shown.
         slots: how many requests it processes at a time, if that is configured.
+        is_in_pod: whether it is in a pod of this node, so that it is there; one that is configured need not be.
     """
 
     url: str
     api_key: str = field(default="", repr=False)
     slots: int | None = None
+    is_in_pod: bool = False
 
     @property
     def root(self) -> str:

@@ -100,10 +100,16 @@ class Agent:
             rng=self._rng,
         )
         self._lease = self._build_lease()
+        self._reports = RunReports(client, self._writes, now=time.monotonic)
         self._runs = self._build_runs(own)
         self._publication = self._build_publication()
         self._assignments = [self._build_assignments(namespace) for namespace in config.namespaces or (None,)]
-        self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
+        self._metrics.watch(
+            reports=lambda: len(self._writes),
+            report_wait_s=lambda: self._reports.wait_s,
+            lease=lambda: self._lease.is_valid,
+            down=lambda: self._servers.down,
+        )
 
     def _build_servers(self, own: Counter[str]) -> ModelServers:
         return ModelServers(
@@ -131,7 +137,7 @@ class Agent:
     def _build_runs(self, own: Counter[str]) -> Runs:
         return Runs(
             self._servers,
-            RunReports(self._client, self._writes),
+            self._reports,
             node=self._node,
             own=own,
             may_start=lambda: self._lease.is_valid,
@@ -236,7 +242,7 @@ class Agent:
         self._runs.advance()
         if self._servers.synced.is_set():  # until then, what an earlier agent published is closer to the truth
             self._publication.note_change()
-        self._metrics.show_servers(self._servers.states)
+        self._metrics.servers.show(self._servers.states)
 
     def _serve_health(self, registry: CollectorRegistry) -> AbstractAsyncContextManager[None]:
         ready = {

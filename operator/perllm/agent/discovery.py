@@ -27,7 +27,7 @@ def read_pod_address(pod: Object) -> ServerAddress | None:
     host, port = status.get("podIP"), _find_port(pod)
     if not host or port is None:
         return None
-    return ServerAddress(str(URL.build(scheme="http", host=host, port=port, path="/v1")))
+    return ServerAddress(str(URL.build(scheme="http", host=host, port=port, path="/v1")), is_in_pod=True)
 
 
 def _find_port(pod: Object) -> int | None:

@@ -11,6 +11,31 @@ _LENGTH_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 
 
+class ModelServerMetrics:
+    """The model servers of the node."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.known = Gauge(
+            "perllm_agent_servers", "Model servers, by whether they are ready.", ["ready"], registry=registry
+        )
+        self.down = Gauge(
+            "perllm_agent_servers_down",
+            "Model servers that are not ready and should be: those in pods, and others that have been ready since the "
+            "agent started.",
+            registry=registry,
+        )
+        self.foreign = Gauge(
+            "perllm_agent_foreign_requests", "Requests of the model servers that are not PerLLM's.", registry=registry
+        )
+
+    def show(self, states: Sequence[NodeModelServer]) -> None:
+        """Set what is known of them."""
+        ready = sum(one.ready for one in states)
+        self.known.labels("true").set(ready)
+        self.known.labels("false").set(len(states) - ready)
+        self.foreign.set(sum(one.foreign for one in states))
+
+
 class AgentMetrics:
     """All metrics of the agent, in the registry that is passed in."""
 
@@ -41,12 +66,12 @@ class AgentMetrics:
         self.reports = Gauge(
             "perllm_agent_reports_waiting", "Writes that the API server has not accepted yet.", registry=registry
         )
-        self.servers = Gauge(
-            "perllm_agent_servers", "Model servers, by whether they are ready.", ["ready"], registry=registry
+        self.report_wait = Gauge(
+            "perllm_agent_report_wait_seconds",
+            "For how long the API server has not accepted the report of a request, of the one that has waited longest.",
+            registry=registry,
         )
-        self.foreign = Gauge(
-            "perllm_agent_foreign_requests", "Requests of the model servers that are not PerLLM's.", registry=registry
-        )
+        self.servers = ModelServerMetrics(registry)
         self.lease = Gauge(
             "perllm_agent_lease_valid", "1 if new requests may be made, 0 if the Lease has expired.", registry=registry
         )
@@ -57,17 +82,19 @@ class AgentMetrics:
             registry=registry,
         )
 
-    def watch(self, *, reports: Callable[[], int], lease: Callable[[], bool]) -> None:
+    def watch(
+        self,
+        *,
+        reports: Callable[[], int],
+        report_wait_s: Callable[[], float],
+        lease: Callable[[], bool],
+        down: Callable[[], int],
+    ) -> None:
         """Read these figures whenever the metrics are read."""
         self.reports.set_function(reports)
+        self.report_wait.set_function(report_wait_s)
         self.lease.set_function(lease)
-
-    def show_servers(self, states: Sequence[NodeModelServer]) -> None:
-        """Set the figures of the model servers."""
-        ready = sum(one.ready for one in states)
-        self.servers.labels("true").set(ready)
-        self.servers.labels("false").set(len(states) - ready)
-        self.foreign.set(sum(one.foreign for one in states))
+        self.servers.down.set_function(down)
 
     def note_run(self, run: ServedRun) -> None:
         """Count a request that ended."""

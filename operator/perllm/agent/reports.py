@@ -7,6 +7,7 @@ by a status, and is deleted with the task.
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,16 +34,25 @@ class RunReports:
     Args:
         client: the API server.
         writes: the queue for writes.
+        now: monotonic clock, in seconds.
     """
 
-    def __init__(self, client: Client, writes: WriteQueue) -> None:
+    def __init__(self, client: Client, writes: WriteQueue, *, now: Callable[[], float]) -> None:
         self._client = client
         self._writes = writes
+        self._now = now
         self._wanted: dict[str, AssignmentId] = {}
+        self._since_s: dict[str, float] = {}
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds for which the report that has waited the longest has not been accepted; 0 if none waits."""
+        return self._now() - min(self._since_s.values(), default=self._now())
 
     def put(self, assignment: Assignment, report: AttemptReport) -> None:
         """Queue the report of an attempt; returns immediately."""
         self._wanted[assignment.key] = assignment.id
+        self._since_s[assignment.key] = self._now()
         self._writes.put(Write(KIND, assignment.key, partial(self._send, assignment, report)))
 
     def drop(self, assignment: Assignment) -> None:
@@ -84,7 +94,7 @@ class RunReports:
         """Return whether its report was wanted until now."""
         was_wanted = self._wanted.get(assignment.key) == assignment.id
         if was_wanted:
-            del self._wanted[assignment.key]
+            del self._wanted[assignment.key], self._since_s[assignment.key]
         return was_wanted
 
 

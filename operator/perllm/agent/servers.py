@@ -32,6 +32,7 @@ class KnownServer:
         endpoint: sends requests to it.
         learning: how many requests it processes at a time, as far as that shows.
         state: what it is now; None until it was looked at.
+        was_ready: whether it was ready before.
         hurry: set to look at it at once.
         loading: the models that it is being asked to load.
     """
@@ -40,12 +41,19 @@ class KnownServer:
     endpoint: Endpoint
     learning: SlotLearning
     state: NodeModelServer | None = None
+    was_ready: bool = False
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     loading: set[str] = field(default_factory=set)
 
     def serves(self, model: str) -> bool:
         """Whether it can be asked for a model now."""
         return self.state is not None and self.state.ready and model in self.state.models
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it should be ready, since it is there, and is not."""
+        is_there = self.address.is_in_pod or self.was_ready
+        return is_there and self.state is not None and not self.state.ready
 
 
 class ModelServers:
@@ -95,6 +103,11 @@ class ModelServers:
         """What is known about each server, in the order of their URLs."""
         states = (one.state for one in self._known.values())
         return tuple(sorted((one for one in states if one is not None), key=lambda state: state.url))
+
+    @property
+    def down(self) -> int:
+        """Number of servers that should be ready and are not."""
+        return sum(one.is_down for one in self._known.values())
 
     def find(self, model: str) -> list[KnownServer]:
         """Return the servers that can be asked for a model now."""
@@ -160,7 +173,7 @@ class ModelServers:
             else:
                 self._guard.clear("model server", url)
             if state != server.state:
-                server.state = state
+                server.state, server.was_ready = state, server.was_ready or state.ready
                 self._note_change()
             await asyncio.sleep(MIN_PAUSE_S)
             pause_s = self._interval_s * self._rng.uniform(0.9, 1.1) - MIN_PAUSE_S

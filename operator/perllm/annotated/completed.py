@@ -33,4 +33,5 @@ def read_run(
         deadline_s=request.deadline_s,
         inference_energy_j=None if energy.energy_j is None else max(energy.energy_j - transmission_j, 0.0),
         residence=residence,
+        prompts=pod.prompts,
     )

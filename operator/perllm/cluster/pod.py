@@ -154,6 +154,11 @@ class Pod:
         return self.report.output_tokens if self.report and self.phase is PodPhase.SUCCEEDED else None
 
     @property
+    def prompts(self) -> int:
+        """Number of prompts that it had by its own account; 1 if it has not said."""
+        return (self.report.prompts if self.report else None) or 1
+
+    @property
     def is_finished(self) -> bool:
         """Whether its work has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)

@@ -91,7 +91,7 @@ class OutcomeLearner:
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
         if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
             endings = self._reviews.review(task.key, decision, due_s=task.due_s, outcome=None)
-            if self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence)):
+            if self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence, pod.prompts)):
                 self._savings.note(*endings)
 
     def _learn(self, tracked: Tracked) -> None:

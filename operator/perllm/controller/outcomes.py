@@ -30,6 +30,7 @@ def build_outcome(
         else max(energy_j - decision.forecast.energy.transmission_energy_j, 0.0),
         residence=residence,
         load_s=status.run.load_time if status.run else None,
+        prompts=pod.prompts,
     )
     return judge_run(decision, run)
 

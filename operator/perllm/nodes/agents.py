@@ -103,6 +103,7 @@ class NodeAgents:
         lose_runs: called regularly with a test of whether a node's requests are lost.
         show: called repeatedly with what a node serves; None if it has no agent.
         can_see: whether renewals can be seen at the moment.
+        is_ready: whether a node belongs to the fleet, and is ready.
         now_s: monotonic clock.
         unix_now: wall clock.
     """
@@ -114,6 +115,7 @@ class NodeAgents:
         *,
         show: Callable[[str, ServingStatus | None], None],
         can_see: Callable[[], bool],
+        is_ready: Callable[[str], bool],
         now_s: Callable[[], float],
         unix_now: Callable[[], float],
     ) -> None:
@@ -121,6 +123,7 @@ class NodeAgents:
         self._lose_runs = lose_runs
         self._show = show
         self._can_see = can_see
+        self._is_ready = is_ready
         self._now_s = now_s
         self._unix_now = unix_now
         self._offers: dict[str, Offer] = {}
@@ -157,6 +160,10 @@ class NodeAgents:
     def is_lost(self, node: str) -> bool:
         """Whether requests on a node will not be reported; soon after the start a Lease may not be known yet."""
         return not self.is_alive(node) and self._now_s() >= self._begun_s + DURATION_S + MARGIN_S
+
+    def count(self, *, is_alive: bool) -> int:
+        """Return how many agents of nodes that are ready are alive, or are not: a node that is not has no agent."""
+        return sum(self.is_alive(node) is is_alive for node in self._until_s if self._is_ready(node))
 
     async def run(self) -> None:
         """Examine the Leases until cancelled."""

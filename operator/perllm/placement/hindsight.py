@@ -2,6 +2,8 @@
 
 Several prompts of a task are asked one after the other. Its time and energy are the sums of theirs, and the laws are
 linear in tokens, so both are learned from it. The sum of its answers says little about the length of one, which is not.
+How many prompts a pod has is known only from its report, so its length is predicted as that of one answer, unless the
+task states it.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ class CompletedRun:
         inference_energy_j: its share of the node's energy; None where it could not be measured.
         residence: what it met on its node; None where it was not observed.
         load_s: seconds in which its server loaded the model, as measured; None where that was not.
+        prompts: number of prompts that it had by its own account; 1 where it did not say.
     """
 
     prompt_tokens: float
@@ -42,6 +45,7 @@ class CompletedRun:
     inference_energy_j: float | None
     residence: Residence | None
     load_s: float | None = None
+    prompts: int = 1
 
 
 def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
@@ -70,13 +74,20 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         energy_error=energy_error,
         resource_slack=decision.assessment.resource_slack,
         finished_s=run.finished_s,
-        is_length_known=run.output_tokens is not None and inference.prompts == 1,
+        is_length_known=run.output_tokens is not None and max(inference.prompts, run.prompts) == 1,
         law_s=_apply_law(decision, tokens, met),
     )
 
 
-def judge_ended(decision: Decision, ended_s: float, residence: Residence | None) -> Ended:
-    """Return what there is to learn from a run that was ended at its deadline, at Unix time `ended_s`."""
+def judge_ended(decision: Decision, ended_s: float, residence: Residence | None, prompts: int = 1) -> Ended:
+    """Return what there is to learn from a run that was ended at its deadline.
+
+    Args:
+        decision: by which it ran.
+        ended_s: Unix time of its end.
+        residence: what it met on its node; None where it was not observed.
+        prompts: number of prompts that it had by its own account; 1 where it did not say.
+    """
     inference, times = decision.inference, decision.forecast.times
     met = residence or expected_residence(decision, inference.output_tokens)
     return Ended(
@@ -84,7 +95,7 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         foreseen_fixed_s=times.fixed_s - times.transfer_s,
         foreseen_token_s=times.token_s,
         ended_s=ended_s,
-        is_one_answer=inference.prompts == 1,
+        is_one_answer=max(inference.prompts, prompts) == 1,
     )
 
 

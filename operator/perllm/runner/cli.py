@@ -198,6 +198,13 @@ def _read_namespace() -> str:
     "file:PATH, one JSON object per line.",
 )
 @click.option(
+    "--resume",
+    "is_resumed",
+    is_flag=True,
+    help="With --result=file:PATH, do not ask prompts again that an earlier run has answered which did not end, or "
+    "answered only some. Their answers are in .NAME.partial next to PATH, which needs a volume that outlives the pod.",
+)
+@click.option(
     "--termination-log",
     type=_FILE,
     default=Path("/dev/termination-log"),
@@ -237,6 +244,8 @@ def main(**options: Any) -> None:
         raise click.UsageError(f"the arguments are not valid UTF-8: {error}") from error
     except PromptError as error:
         raise click.UsageError(str(error)) from error
+    if options["is_resumed"] and options["destination"].kind is not DestinationKind.FILE:
+        raise click.UsageError("--resume needs --result=file:PATH: nothing else holds the answers of an earlier run")
     settings = Settings(
         url=options["url"],
         api_key=_read_key(options["api_key_file"]),
@@ -249,6 +258,7 @@ def main(**options: Any) -> None:
         termination_log=options["termination_log"],
         termination_bytes=options["termination_bytes"],
         is_quiet=options["quiet"],
+        is_resumed=options["is_resumed"],
     )
     sys.exit(asyncio.run(run(settings, prompts)))
 

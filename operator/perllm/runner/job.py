@@ -12,6 +12,7 @@ import click
 from perllm.api.report import RunReport
 from perllm.completions.answer import Answer
 from perllm.completions.endpoint import Endpoint
+from perllm.runner.answer_log import AnswerLog
 from perllm.runner.errors import ExitCode, ResultError
 from perllm.runner.patience import AnswerPatience, PatientEndpoint, Sampling
 from perllm.runner.prompts import Prompt
@@ -41,6 +42,7 @@ class Settings:
         termination_log: file of the container's termination message.
         termination_bytes: maximum length of that file.
         is_quiet: whether to print no answers.
+        is_resumed: whether answers that an earlier run has left next to a file are kept.
     """
 
     url: str
@@ -54,18 +56,20 @@ class Settings:
     termination_log: Path
     termination_bytes: int
     is_quiet: bool
+    is_resumed: bool = False
 
 
 async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
     """Answer the prompts, write the result, and return the exit code."""
     started_s, unix_offset_s = time.monotonic(), time.time() - time.monotonic()
     work = Work(prompts)
+    answer_log = _open_log(settings, work)
     try:
         await _check_destination(settings, prompts)
     except ResultError as error:
         work.end(ExitCode.RESULT_LOST, str(error))
     else:
-        await _ask(settings, work)
+        await _ask(settings, work, answer_log)
     if work.problem:
         log.error("%s", work.problem)
     report = summarise(work, started_s=started_s, finished_s=time.monotonic(), unix_offset_s=unix_offset_s)
@@ -73,7 +77,22 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
         _write_report(settings, work, report)
     else:
         await _write(settings, work, report)
+    if answer_log is not None:
+        answer_log.end(is_done=work.code == ExitCode.DONE)
     return work.code
+
+
+def _open_log(settings: Settings, work: Work) -> AnswerLog | None:
+    """Return where answers are noted as they end, for a result in a file; keep those of an earlier run if asked to."""
+    destination = settings.destination
+    if destination.kind is not DestinationKind.FILE:
+        return None
+    answer_log = AnswerLog(Path(destination.name), [settings.sampling.to_request(prompt) for prompt in work.prompts])
+    if settings.is_resumed:
+        work.keep(answer_log.read())
+        log.info("%d of %d prompts were answered by an earlier run", len(work.kept), len(work.prompts))
+    answer_log.begin(keeps=settings.is_resumed)
+    return answer_log
 
 
 async def _check_destination(settings: Settings, prompts: tuple[Prompt, ...]) -> None:
@@ -84,7 +103,7 @@ async def _check_destination(settings: Settings, prompts: tuple[Prompt, ...]) ->
         await config_map.check(settings.namespace, settings.destination.name, prompts)
 
 
-async def _ask(settings: Settings, work: Work) -> None:
+async def _ask(settings: Settings, work: Work, answer_log: AnswerLog | None) -> None:
     deadline_s = settings.deadline_unix_s
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -95,7 +114,7 @@ async def _ask(settings: Settings, work: Work) -> None:
         await carry_out(
             work,
             PatientEndpoint(endpoint, settings.sampling, settings.patience, now=time.monotonic, rng=Random()),
-            _choose_listener(settings, len(work.prompts)),
+            _note_answers(_choose_listener(settings, len(work.prompts)), answer_log),
             concurrency=settings.concurrency,
             time_left_s=None if deadline_s is None else deadline_s - time.time(),
         )
@@ -108,6 +127,17 @@ def _choose_listener(settings: Settings, prompts: int) -> Listener:
     if prompts == 1:
         return Listener(_print_text, lambda index, answer: click.echo())
     return Listener(lambda text: None, _print_line)
+
+
+def _note_answers(listener: Listener, answer_log: AnswerLog | None) -> Listener:
+    if answer_log is None:
+        return listener
+
+    def on_answer(index: int, answer: Answer) -> None:
+        answer_log.note(index, answer)
+        listener.on_answer(index, answer)
+
+    return Listener(listener.on_text, on_answer)
 
 
 def _print_text(text: str) -> None:

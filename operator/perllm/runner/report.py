@@ -25,19 +25,22 @@ KEPT_PROBLEM_CHARACTERS = 80
 def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s: float) -> RunReport:
     """Return the measurements, without any text; sums that are too large for a report are left out.
 
+    They are those of this run: answers that an earlier one has left do not count.
+
     Args:
         work: the work that was done.
         started_s: when the runner started; monotonic, like all times of answers.
         finished_s: when it finished.
         unix_offset_s: difference between Unix time and the monotonic clock.
     """
-    answers = work.answers
+    answers = [answer for index, answer in enumerate(work.answers) if index not in work.kept]
     sent = [one for one in answers if one.sent_s is not None]
     sent_s = [one.sent_s for one in answers if one.sent_s is not None]
     ended_s = [one.ended_s for one in answers if one.ended_s is not None]
     first_s = [one.first_token_s for one in answers if one.first_token_s is not None]
     end_s = max(ended_s, default=finished_s)
-    output_tokens = _add_up(one.output_tokens for one in sent)
+    # Where nothing was left to ask, it is known that nothing was written: nothing must be learned from the time.
+    output_tokens = 0 if not answers else _add_up(one.output_tokens for one in sent)
     is_reported = {one.token_source for one in answers if one.chunks} == {TokenSource.USAGE}
     return RunReport(
         started_at=to_time(started_s + unix_offset_s),
@@ -47,7 +50,7 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
         output_tokens=output_tokens,
         token_source=None if output_tokens is None else TokenSource.USAGE if is_reported else TokenSource.CHUNKS,
         time_to_first_token_seconds=round(sum(first_s) / len(first_s), 6) if first_s else None,
-        prompts=len(answers) if len(answers) > 1 else None,
+        prompts=len(work.prompts) if len(work.prompts) > 1 else None,
         problem=cut_problem(work.problem),
     )
 

@@ -57,10 +57,10 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         ResultError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    new = path.with_name(f".{path.name}.new")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        new.write_bytes(content)
+        new.replace(path)
     except OSError as error:
         raise ResultError(
             f"{path} cannot be written: {error}. Mount a volume there that the pod may write to."

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from perllm.completions.answer import Answer
 from perllm.runner.errors import EndpointError, ExitCode
@@ -23,6 +23,7 @@ class Work:
     Attributes:
         prompts: the prompts to answer.
         answers: the answer to each of them, complete or not.
+        kept: the prompts, by index, that are not asked because an earlier run has answered them.
         code: exit code.
         problem: what went wrong, in words; empty if nothing did.
         failures: how often the server has failed since it last answered a prompt, or rejected one.
@@ -30,12 +31,19 @@ class Work:
 
     prompts: Sequence[Prompt]
     answers: list[Answer] = field(default_factory=list)
+    kept: frozenset[int] = frozenset()
     code: int = ExitCode.DONE
     problem: str = ""
     failures: int = 0
 
     def __post_init__(self) -> None:
         self.answers = [Answer(prompt_id=prompt.id) for prompt in self.prompts]
+
+    def keep(self, answers: Mapping[int, Answer]) -> None:
+        """Keep the answers of an earlier run, by the index of their prompts."""
+        self.kept = frozenset(answers)
+        for index, answer in answers.items():
+            self.answers[index] = replace(answer, prompt_id=self.prompts[index].id)
 
     @property
     def answered(self) -> int:
@@ -93,7 +101,7 @@ async def carry_out(
 
 
 async def _ask_all(work: Work, endpoint: PatientEndpoint, listener: Listener, concurrency: int) -> None:
-    remaining = iter(range(len(work.prompts)))
+    remaining = iter([index for index in range(len(work.prompts)) if index not in work.kept])
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, len(work.prompts))):

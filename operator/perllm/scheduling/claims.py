@@ -20,6 +20,12 @@ MAX_CREATIONS = 16
 """Pods of one namespace that may be created at a time, and a quarter of the limit for all namespaces: fewer than the
 concurrent writes, so that statuses can be written even if all creations hang."""
 
+CREATION_PATIENCE_S = 2.0
+"""A creation that takes longer waits for a webhook, and holds no slots while it does."""
+
+SIGHT_PATIENCE_S = 30.0
+"""A created pod that is not seen by then was deleted at once, or changed so that it is not recognised."""
+
 
 @dataclass(slots=True)
 class Claim:

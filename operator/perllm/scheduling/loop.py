@@ -28,7 +28,7 @@ from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Verdict
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.backlog import NO_NODE, Line
-from perllm.scheduling.claims import Claim, Claims
+from perllm.scheduling.claims import CREATION_PATIENCE_S, SIGHT_PATIENCE_S, Claim, Claims
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.deferral import StartPlanner
 from perllm.scheduling.deferred import Deferred
@@ -43,12 +43,6 @@ from perllm.scheduling.timers import Timers
 
 MAX_EXAMINED = 64
 """Waiting tasks that are examined in one round; bounds the time for which the event loop is blocked."""
-
-CREATION_PATIENCE_S = 2.0
-"""A creation that takes longer waits for a webhook, and holds no slots while it does."""
-
-SIGHT_PATIENCE_S = 30.0
-"""A created pod that is not seen by then was deleted at once, or changed so that it is not recognised."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ from perllm.telemetry.queries import MeterSettings, Positive, Queries
 
 File = Annotated[Path | None, BeforeValidator(none_if_empty)]
 
+URL_PATTERN = r"^https?://([^/?#]*@)?(\[[0-9a-zA-Z:.%]+\]|[^/?#@:\[\]]+)(:(0*[1-9][0-9]{0,4})?)?([/?#][^@]*)?$"
+"""The same as `_check_url`, for the schema."""
+
 
 def _check_url(url: str) -> str:
     """Reject URLs that would be parsed with a wrong host, and shown in errors with part of a password."""
@@ -41,6 +44,7 @@ class TelemetrySettings(BaseModel):
     url: Annotated[str, AfterValidator(_check_url)] = Field(
         default="http://prometheus-operated.monitoring.svc:9090",
         pattern=r"^https?://",
+        json_schema_extra={"pattern": URL_PATTERN},
         description="Base URL of Prometheus, or of any server with its query API. It is stored in a ConfigMap, so it "
         "should contain no password.",
     )

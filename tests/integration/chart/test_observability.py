@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from chart_generator.dashboard import list_queries
 from integration.chart.helm import Helm, find
+from perllm.agent.metrics import AgentMetrics
+from perllm.extender.unbound_pods import SchedulerAnswer
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality, Snapshot
@@ -20,11 +22,20 @@ from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
 SCRAPE_S = 0.2
 FRESH = Figure(100.0, 0.0, Quality.FRESH)
-RULES = {"prometheusRule": {"enabled": True}}
+RULES = {"prometheusRule": {"enabled": True}, "agent": {"enabled": True}}
+
+
+def label(registry: CollectorRegistry, labels: str) -> str:
+    """Return all metrics with labels as a monitor adds them."""
+    text = generate_latest(registry).decode()
+    labelled = re.sub(r"^(\w+)\{", rf"\1{{{labels},", text, flags=re.MULTILINE)
+    return re.sub(r"^(\w+) (?!.*\{)", rf"\1{{{labels}}} ", labelled, flags=re.MULTILINE)
 
 
 class Replica:
     """The metrics of an operator, with the labels that a ServiceMonitor adds; its counters grow with every scrape."""
+
+    job = "perllm"
 
     def __init__(self, release: str, *, healthy: bool, full: bool = False) -> None:
         self.healthy, self.full = healthy, full
@@ -38,13 +49,19 @@ class Replica:
         self._metrics.process.active.set(1)
         self._metrics.queue.waiting.set(5)
         self._metrics.queue.waiting_for_room.set(5 if full else 1)
+        for answer in SchedulerAnswer:
+            self._metrics.queue.unbound.labels(answer).set(3)
+        for answer in (SchedulerAnswer.MISSING, SchedulerAnswer.ERROR):
+            self._metrics.queue.unbound.labels(answer).set(0 if healthy else 1)
+        self._metrics.fleet.agents.labels("true").set(9)
+        self._metrics.fleet.agents.labels("false").set(0 if healthy else 1)
 
     def expose(self) -> str:
         self._metrics.tasks.deadlines.labels("edge", "true").inc(9)
         self._metrics.extender.seconds.labels("filter").observe(0.001 if self.healthy else 0.4)
         self._metrics.process.loop_lag.observe(0.001 if self.healthy else 0.8)
         if self.full:
-            return self._label()
+            return label(self._registry, self._labels)
         if self.healthy:
             self._metrics.tasks.decisions.labels("cs-ucb", "edge", "false").inc()
         else:
@@ -52,12 +69,27 @@ class Replica:
             self._metrics.extender.errors.labels("filter").inc()
             self._metrics.fleet.refusals.inc(10)
             self._metrics.queue.ledger_repairs.inc()
-        return self._label()
+        return label(self._registry, self._labels)
 
-    def _label(self) -> str:
-        text = generate_latest(self._registry).decode()
-        labelled = re.sub(r"^(\w+)\{", rf"\1{{{self._labels},", text, flags=re.MULTILINE)
-        return re.sub(r"^(\w+) (?!.*\{)", rf"\1{{{self._labels}}} ", labelled, flags=re.MULTILINE)
+
+class Agent:
+    """The metrics of an agent, with the labels that a PodMonitor adds.
+
+    Attributes:
+        job: the value of the label `job`.
+    """
+
+    def __init__(self, release: str, *, healthy: bool) -> None:
+        self.job = f"perllm-system/{release}-agent"
+        self._labels = f'namespace="perllm-system",pod="{release}-agent-x"'
+        self._registry = CollectorRegistry()
+        metrics = AgentMetrics(self._registry)
+        metrics.servers.known.labels("false").set(1)
+        metrics.servers.down.set(0 if healthy else 1)
+        metrics.report_wait.set(1 if healthy else 600)
+
+    def expose(self) -> str:
+        return label(self._registry, self._labels)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -73,12 +105,17 @@ async def prometheus(
         for group in find(helm.render(RULES | {"fullnameOverride": release}), "PrometheusRule")["spec"]["groups"]
     ]
     rules.write_text(yaml.safe_dump({"groups": groups}))
-    replicas = {"/a": Replica("healthy-perllm", healthy=True), "/b": Replica("unhealthy-perllm", healthy=False)}
-    replicas["/c"] = Replica("unhealthy-perllm", healthy=False)
-    replicas["/d"] = Replica("full-perllm", healthy=True, full=True)
+    pods: dict[str, Replica | Agent] = {
+        "/a": Replica("healthy-perllm", healthy=True),
+        "/b": Replica("unhealthy-perllm", healthy=False),
+        "/c": Replica("unhealthy-perllm", healthy=False),
+        "/d": Replica("full-perllm", healthy=True, full=True),
+        "/e": Agent("healthy-perllm", healthy=True),
+        "/f": Agent("unhealthy-perllm", healthy=False),
+    }
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(text=replicas[request.path].expose())
+        return aiohttp.web.Response(text=pods[request.path].expose())
 
     application = aiohttp.web.Application()
     application.router.add_get("/{path}", answer)
@@ -86,7 +123,7 @@ async def prometheus(
     await runner.setup()
     await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0]
-    targets = [ScrapeTarget("perllm", f"{host}:{port}", path, path) for path in replicas]
+    targets = [ScrapeTarget(pod.job, f"{host}:{port}", path, path) for path, pod in pods.items()]
     async with Prometheus(
         binaries["prometheus"], folder, targets, scrape_interval_s=SCRAPE_S, rule_files=[rules]
     ) as prometheus:

@@ -24,9 +24,9 @@ def pod(*, ip: str = "10.0.0.7", annotation: str | None = None, **changes: Any) 
 
 
 def test_a_pod_is_asked_at_the_port_called_http_or_the_one_in_its_annotation() -> None:
-    assert read_pod_address(pod()) == ServerAddress("http://10.0.0.7:8000/v1")
-    assert read_pod_address(pod(annotation="30000")) == ServerAddress("http://10.0.0.7:30000/v1")
-    assert read_pod_address(pod(ip="fd00::7")) == ServerAddress("http://[fd00::7]:8000/v1")
+    assert read_pod_address(pod()) == ServerAddress("http://10.0.0.7:8000/v1", is_in_pod=True)
+    assert read_pod_address(pod(annotation="30000")) == ServerAddress("http://10.0.0.7:30000/v1", is_in_pod=True)
+    assert read_pod_address(pod(ip="fd00::7")) == ServerAddress("http://[fd00::7]:8000/v1", is_in_pod=True)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_labelled_pods_of_the_node_are_found_in_the_listed_namespaces_only
     running = [asyncio.create_task(one.run()) for one in pods.informers]
     await pods.wait()
 
-    assert (pods.addresses, changes) == ([ServerAddress("http://10.0.0.7:8000/v1")], [1])
+    assert (pods.addresses, changes) == ([ServerAddress("http://10.0.0.7:8000/v1", is_in_pod=True)], [1])
     assert api.calls_of("GET")[0][1] == {
         "limit": "500",
         "continue": "",

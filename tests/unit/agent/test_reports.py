@@ -51,7 +51,7 @@ async def writes() -> AsyncIterator[WriteQueue]:
 
 @pytest.fixture
 def reports(api: FakeApiServer, writes: WriteQueue) -> RunReports:
-    return RunReports(cast(Client, api), writes)
+    return RunReports(cast(Client, api), writes, now=lambda: asyncio.get_running_loop().time())
 
 
 def status_of(api: FakeApiServer) -> dict[str, Any]:
@@ -124,6 +124,20 @@ async def test_a_report_that_will_never_be_accepted_is_given_up(
 
     assert (len(api.calls_of("PATCH")), len(writes)) == (1, 0)
     assert "Blue." not in caplog.text
+
+
+async def test_how_long_a_report_has_waited_is_known_until_it_is_accepted(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    assert reports.wait_s == 0
+    api.fail("PATCH", *[ApiError(403, "Forbidden", "no rights yet")] * 1000)
+    reports.put(assignment(), REPORT)
+    await asyncio.sleep(600)
+    assert reports.wait_s == 600
+
+    api.recover("PATCH")
+    await writes.drain()
+    assert reports.wait_s == 0
 
 
 async def test_a_report_of_a_task_that_is_gone_is_dropped(

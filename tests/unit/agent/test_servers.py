@@ -88,6 +88,26 @@ async def test_a_server_is_looked_at_at_once_when_one_of_its_requests_was_not_ac
         assert servers.find("m") == []
 
 
+async def test_a_server_that_is_not_ready_is_down_if_it_is_known_to_be_there(
+    servers: ModelServers, changes: Changes
+) -> None:
+    """One that is configured for all nodes need not be on this one."""
+    async with FakeEngine.serve() as server, FakeEngine.serve() as in_pod, FakeEngine.serve() as elsewhere:
+        in_pod.pages["/health"] = elsewhere.pages["/health"] = page("", 503)
+        servers.adopt(
+            [ServerAddress(server.url), ServerAddress(in_pod.url, is_in_pod=True), ServerAddress(elsewhere.url)]
+        )
+        await servers.synced.wait()
+        await changes.wait_for_ready(1)
+        assert servers.down == 1
+
+        server.pages["/health"] = page("", 503)
+        servers.find("m")[0].hurry.set()
+
+        await changes.wait_for_ready(0)
+        assert servers.down == 2
+
+
 async def test_a_server_that_is_no_longer_wanted_is_forgotten(servers: ModelServers, changes: Changes) -> None:
     async with FakeEngine.serve() as one, FakeEngine.serve() as other:
         servers.adopt([ServerAddress(one.url), ServerAddress(other.url)])

@@ -15,11 +15,13 @@ from chart_generator.entries import ChartValue, list_entries
 from chart_generator.files import CHART, EXAMPLES, KIND, build_files, write_files
 from chart_generator.schema import build_schema
 from chart_generator.values import Values
+from perllm.agent.metrics import AgentMetrics
 from perllm.config import Config
 from perllm.controller.end_metrics import EndMetrics
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.energy.accounts import AccountMetrics
 from perllm.energy.bill import BY_LABEL, BY_NAMESPACE, INFERENCE, TRANSMISSION, BillMetrics
+from perllm.extender.unbound_pods import SchedulerAnswer
 from perllm.metrics import OperatorMetrics
 from perllm.scheduling.denial import DenialCause
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -149,7 +151,7 @@ def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any], schema
 
 
 def list_series() -> set[str]:
-    """Return the names of the operator's metrics in Prometheus."""
+    """Return the names of the metrics in Prometheus."""
     registry = CollectorRegistry()
     (
         OperatorMetrics(registry),
@@ -157,6 +159,7 @@ def list_series() -> set[str]:
         AccountMetrics(registry),
         BillMetrics(registry),
         EndMetrics(registry),
+        AgentMetrics(registry),
     )
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {family.name + end for family in registry.collect() for end in suffixes.get(family.type, [""])}
@@ -180,6 +183,8 @@ def test_alerts_and_dashboard_select_values_of_labels_that_exist() -> None:
         "figure": NodeFigures().figures(),
         "quality": set(Quality),
         "cause": set(DenialCause),
+        "answer": set(SchedulerAnswer),
+        "alive": {"true", "false"},
         "met": {"true", "false"},
         "by": {BY_NAMESPACE, BY_LABEL},
         "part": {INFERENCE, TRANSMISSION},

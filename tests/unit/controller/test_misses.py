@@ -45,6 +45,23 @@ async def test_a_task_that_was_ended_at_its_deadline_is_a_miss_of_its_node(clust
     assert learner.summaries("n") == {}
 
 
+@pytest.mark.parametrize(("report", "is_learned"), [("", True), ('{"prompts": 3}', False)], ids=["one", "several"])
+async def test_that_an_answer_is_longer_than_it_came_is_learned_of_one_but_not_of_several_in_a_pod(
+    cluster: Cluster, report: str, is_learned: bool
+) -> None:
+    learner = cluster.parts.learner
+    learner.warm("n", "m")
+    pod = await end_at_deadline(cluster)
+    state = {"terminated": {"exitCode": 143, "message": report}}
+    pod["status"] = {"phase": "Failed", "containerStatuses": [{"name": "llm", "state": state}]}
+    before = learner.expect_length("m", 1000, 100)
+
+    cluster.controller.on_pod(read_pod(pod), None)
+
+    assert learner.recent("n").ids == ["uid-t"]
+    assert (learner.expect_length("m", 1000, 100).mean > before.mean) == is_learned
+
+
 async def test_a_pod_that_a_node_lost_is_not_a_miss_of_it(cluster: Cluster) -> None:
     pod = await end_at_deadline(cluster)
     pod["status"] = {"phase": "Failed", "reason": "NodeLost"}

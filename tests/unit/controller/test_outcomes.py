@@ -49,6 +49,15 @@ class TestOutcome:
         assert (outcome.energy_j, outcome.is_length_known) == (None, False)
         assert not math.isnan(outcome.run.run_s)
 
+    @pytest.mark.parametrize(("prompts", "is_length_known"), [(None, True), (1, True), (3, False)])
+    def test_of_a_pod_with_several_prompts_has_no_length_of_one_answer(
+        self, prompts: int | None, is_length_known: bool
+    ) -> None:
+        pod = succeeded(report={"outputTokens": 80, **({} if prompts is None else {"prompts": prompts})})
+        outcome = build_outcome(self.TASK, self.settled(pod), pod, make_decision(), None)
+        assert outcome is not None
+        assert (outcome.output_tokens, outcome.is_length_known) == (80, is_length_known)
+
     def test_of_a_task_that_did_not_succeed_is_none(self) -> None:
         assert build_outcome(self.TASK, TaskStatus(), running(), make_decision(), None) is None
 

@@ -33,6 +33,7 @@ class Agents:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.can_see = True
+        self.ready = {"n"}
         self.lost: list[str] = []
         self.shown: list[ServingStatus | None] = []
         self.scheduler: Any = FakeScheduler()
@@ -41,6 +42,7 @@ class Agents:
             lambda is_lost: self.lost.extend(node for node in ("n",) if is_lost(node)),
             show=lambda _, serving: self.shown.append(serving),
             can_see=lambda: self.can_see,
+            is_ready=lambda node: node in self.ready,
             now_s=lambda: self.now_s,
             unix_now=lambda: self.now_s + 1000.0,
         )
@@ -59,10 +61,25 @@ class Agents:
             self.now_s += 1.0
             self.agents.examine()
 
+    def count(self) -> tuple[int, int]:
+        """Return how many agents are alive, and how many are not."""
+        return self.agents.count(is_alive=True), self.agents.count(is_alive=False)
+
     @property
     def serving(self) -> Serving:
         found: Serving = self.scheduler.servings.get("n", NOTHING)
         return found
+
+
+def test_agents_that_are_gone_are_counted_unless_their_nodes_are_gone_too() -> None:
+    cluster = Agents()
+    assert cluster.count() == (0, 0)
+    cluster.renew()
+    assert cluster.count() == (1, 0)
+    cluster.wait(EXPIRY_S)
+    assert cluster.count() == (0, 1)
+    cluster.ready.clear()
+    assert cluster.count() == (0, 0)
 
 
 def test_a_node_serves_while_its_agent_renews_its_lease() -> None:

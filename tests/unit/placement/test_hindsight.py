@@ -56,6 +56,12 @@ def test_the_length_of_one_answer_is_not_learned_from_several_but_time_and_energ
     assert not judge_ended(make_decision(prompts=3), 1010.0, None).is_one_answer
 
 
+def test_the_length_of_one_answer_is_not_learned_from_a_pod_that_reports_several() -> None:
+    several = judge_run(make_decision(), run(prompts=3))
+    assert several == dataclasses.replace(judge_run(make_decision(), RUN), is_length_known=False)
+    assert not judge_ended(make_decision(), 1010.0, None, 3).is_one_answer
+
+
 def test_without_a_measured_energy_its_error_is_unknown() -> None:
     outcome = judge_run(make_decision(), run(inference_energy_j=None))
     assert outcome.energy_error is None

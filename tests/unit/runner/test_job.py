@@ -108,6 +108,110 @@ async def test_several_answers_go_to_a_file_and_the_report_says_where(
     assert capsys.readouterr().out == lines
 
 
+@pytest.fixture
+def to_file(settings: Settings, tmp_path: Path) -> Settings:
+    destination = Destination.parse(f"file:{tmp_path / 'answers.jsonl'}")
+    return dataclasses.replace(settings, destination=destination, is_quiet=True, is_resumed=True)
+
+
+def read_lines(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines() if line]
+
+
+def answers_of(*texts: str) -> list[Handler]:
+    return [stream(encode(chunk(text, "stop"))) for text in texts]
+
+
+async def test_each_answer_is_in_a_file_as_soon_as_it_has_ended(
+    to_file: Settings, tmp_path: Path, model_server: FakeModelServer
+) -> None:
+    found: list[object] = []
+
+    async def look(request: object) -> None:
+        found.extend(line["text"] for line in read_lines(tmp_path / ".answers.jsonl.partial"))
+        assert not (tmp_path / "answers.jsonl").exists()
+
+    model_server.script = [*answers_of("one", "two"), stream(encode(chunk("three", "stop")), then=look)]  # type: ignore[arg-type]
+
+    assert await run(to_file, prompts("a", "b", "c")) == ExitCode.DONE
+    assert found == ["one", "two"]
+    assert not (tmp_path / ".answers.jsonl.partial").exists()
+
+
+async def test_a_run_that_is_resumed_asks_only_what_has_no_answer_yet(
+    to_file: Settings, tmp_path: Path, model_server: FakeModelServer
+) -> None:
+    model_server.script = [*answers_of("one"), refuse(400), *answers_of("three")]
+    assert await run(to_file, prompts("a", "b", "c")) == ExitCode.REJECTED
+    first = read_lines(tmp_path / "answers.jsonl")
+
+    model_server.script = answers_of("two")
+    assert await run(to_file, prompts("a", "b", "c")) == ExitCode.DONE
+
+    second, report = read_lines(tmp_path / "answers.jsonl"), read_report(to_file)
+    assert [line["text"] for line in second] == ["one", "two", "three"]
+    assert (second[0], second[2]) == (first[0], first[2])
+    assert len(model_server.requests) == 4
+    assert (report.output_tokens, report.prompts) == (1, 3)
+    assert not (tmp_path / ".answers.jsonl.partial").exists()
+
+
+async def test_a_run_that_died_while_it_wrote_a_line_loses_only_that(
+    to_file: Settings, tmp_path: Path, model_server: FakeModelServer
+) -> None:
+    model_server.script = [*answers_of("one", "two"), refuse(400)]
+    await run(to_file, prompts("a", "b", "c"))
+    partial = tmp_path / ".answers.jsonl.partial"
+    written = partial.read_bytes()
+    partial.write_bytes(written[: written.index(b"two")])
+
+    model_server.script = [*answers_of("two again"), refuse(400)]
+    await run(to_file, prompts("a", "b", "c"))
+    model_server.script = answers_of("three")
+    await run(to_file, prompts("a", "b", "c"))
+
+    lines = read_lines(tmp_path / "answers.jsonl")
+    assert [line["text"] for line in lines] == ["one", "two again", "three"]
+
+
+async def test_answers_to_other_requests_are_not_kept(
+    to_file: Settings, tmp_path: Path, model_server: FakeModelServer
+) -> None:
+    model_server.script = [*answers_of("one", "two"), refuse(400)]
+    await run(to_file, prompts("a", "b", "c"))
+
+    other = dataclasses.replace(to_file, sampling=Sampling("other"))
+    model_server.script = answers_of("1", "2", "3")
+    await run(other, prompts("a", "b", "c"))
+
+    assert [line["text"] for line in read_lines(tmp_path / "answers.jsonl")] == ["1", "2", "3"]
+
+
+async def test_a_run_that_is_not_resumed_asks_everything_again(
+    to_file: Settings, tmp_path: Path, model_server: FakeModelServer
+) -> None:
+    model_server.script = [*answers_of("one"), refuse(400)]
+    await run(to_file, prompts("a", "b"))
+
+    model_server.script = answers_of("1", "2")
+    await run(dataclasses.replace(to_file, is_resumed=False), prompts("a", "b"))
+
+    assert [line["text"] for line in read_lines(tmp_path / "answers.jsonl")] == ["1", "2"]
+
+
+async def test_a_run_that_had_nothing_left_to_ask_reports_that_it_wrote_nothing(
+    to_file: Settings, tmp_path: Path, model_server: FakeModelServer
+) -> None:
+    """It took no time for its tokens, from which nothing must be learned."""
+    model_server.script = [*answers_of("one"), refuse(400)]
+    await run(to_file, prompts("a", "b"))
+
+    assert await run(to_file, prompts("a")) == ExitCode.DONE
+
+    assert read_report(to_file).output_tokens == 0
+    assert len(model_server.requests) == 2
+
+
 async def test_prompts_are_asked_at_the_same_time_if_asked_to(
     settings: Settings, model_server: FakeModelServer
 ) -> None:

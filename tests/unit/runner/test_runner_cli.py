@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,12 @@ def test_a_prompt_comes_from_the_environment(recorder: Recorder) -> None:
     parts = {"PERLLM_PROMPT_0": '{"messages": [{"role": "user", ', "PERLLM_PROMPT_1": '"content": "Hi"}], "seed": 7}'}
     invoke("--model", "m", "--prompt-from-env", env=parts)
     assert recorder.prompts == (Prompt(messages=({"role": "user", "content": "Hi"},), seed=7),)
+
+
+def test_only_a_run_with_a_file_can_be_resumed(recorder: Recorder, tmp_path: Path) -> None:
+    assert settings_of(recorder, "--resume", f"--result=file:{tmp_path}/answers.jsonl").is_resumed
+    refused = invoke("--model", "m", "--prompt", "Hi", "--resume")
+    assert (refused.exit_code, "--resume needs --result=file:PATH" in refused.output) == (ExitCode.USAGE, True)
 
 
 def test_exit_code_is_that_of_the_run(recorder: Recorder) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from perllm.controller.task import Task
 from perllm.policy.contextual import CsUcb
+from perllm.scheduling.claims import CREATION_PATIENCE_S
 from perllm.scheduling.denial import DenialCause, PodDenial
-from perllm.scheduling.loop import CREATION_PATIENCE_S
 from perllm.scheduling.shares import LEAD_S
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import make_node

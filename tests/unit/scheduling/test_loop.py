@@ -8,9 +8,8 @@ from perllm.api.task import Tier
 from perllm.controller.task import Task
 from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Arms, Choice, TaskFeatures
-from perllm.scheduling.claims import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.scheduling.claims import CREATION_PATIENCE_S, MAX_UNBOUND_PODS, SIGHT_PATIENCE_S, UNBOUND_PATIENCE_S
 from perllm.scheduling.denial import DenialCause
-from perllm.scheduling.loop import CREATION_PATIENCE_S, SIGHT_PATIENCE_S
 from perllm.scheduling.pending import Start
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
