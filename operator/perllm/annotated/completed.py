@@ -34,4 +34,5 @@ def read_run(
         inference_energy_j=None if energy.energy_j is None else max(energy.energy_j - transmission_j, 0.0),
         residence=residence,
         prompts=pod.prompts,
+        is_sequential=pod.is_sequential,
     )

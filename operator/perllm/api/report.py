@@ -39,8 +39,9 @@ class RunReport(Resource):
 
     Inference took the last ``inference_seconds`` before ``finished_at``. Token counts are those that the model server
     reported (usage), or the number of pieces in its stream (chunks), each of which may hold several tokens. The time to
-    the first token is the mean over all ``prompts``, one if their number is missing. ``text`` is as much of the answer
-    as fits, ``result`` says where the full answer is, and ``problem`` what went wrong.
+    the first token is the mean over all ``prompts``, one if their number is missing; up to ``concurrency`` of them were
+    asked at a time, one if that is missing. ``text`` is as much of the answer as fits, ``result`` says where the full
+    answer is, and ``problem`` what went wrong.
     """
 
     started_at: _Time | None = None
@@ -52,6 +53,7 @@ class RunReport(Resource):
     token_source: TokenSource | None = None
     time_to_first_token_seconds: _Seconds | None = None
     prompts: _Tokens | None = None
+    concurrency: _Tokens | None = None
     problem: Annotated[str, Field(max_length=MAX_PROBLEM_LENGTH)] | None = None
     result: Annotated[str, Field(max_length=256)] | None = None
     truncated: bool | None = None

@@ -159,6 +159,11 @@ class Pod:
         return (self.report.prompts if self.report else None) or 1
 
     @property
+    def is_sequential(self) -> bool:
+        """Whether it asked one prompt at a time, as far as it has said."""
+        return ((self.report.concurrency if self.report else None) or 1) == 1
+
+    @property
     def is_finished(self) -> bool:
         """Whether its work has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)

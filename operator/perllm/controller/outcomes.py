@@ -31,6 +31,7 @@ def build_outcome(
         residence=residence,
         load_s=status.run.load_time if status.run else None,
         prompts=pod.prompts,
+        is_sequential=pod.is_sequential,
     )
     return judge_run(decision, run)
 

@@ -10,16 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from perllm.learning.features import (
-    LEAST_LATENCY_SHARES,
-    MAX_READING,
-    PROMPT_UNIT,
-    energy_features,
-    latency_features,
-)
+from perllm.learning.features import LEAST_LATENCY_SHARES, latency_features
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
-from perllm.learning.loading import learn_cold_run, learn_measured_load
 from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
 from perllm.learning.node_rows import NodeRows
@@ -27,6 +20,7 @@ from perllm.learning.outcome import Ended, ImplausibleFigure, Outcome
 from perllm.learning.priors import LOAD_S, Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.learning.revisions import Revisions
+from perllm.learning.run_learning import learn_run, limit_readable
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
 MAX_ARMS = 64
@@ -156,22 +150,12 @@ class Learner:
             return None
         row = self._rows[outcome.run.node]
         known = self._know(outcome.run.model, row)
-        occupancy, prompt, output = max(outcome.run.occupancy, 1.0), outcome.run.prompt_tokens, outcome.output_tokens
-        others = _readable_tokens(outcome.run.others_tokens, outcome.run.run_s, known.latency.coefficients[row])
-        features = latency_features(prompt, others, output, occupancy, is_served=outcome.run.is_served)
-        if outcome.run.load_s is not None:
-            learn_measured_load(known, row, outcome.run.load_s)
-            known.latency.learn(row, features, max(outcome.run.run_s - outcome.run.load_s, 0.0), None)
-        elif outcome.run.cold > 0.0:
-            learn_cold_run(known, row, outcome.run, features)
-        else:
-            error = _find_scatter(outcome, features, known.latency.coefficients[row])
-            known.latency.learn(row, features, outcome.run.run_s, error)
-        if outcome.inference_energy_j is not None:
-            features = energy_features(prompt, output, occupancy)
-            known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
+        if outcome.is_sequential:
+            learn_run(known, row, outcome)
         if outcome.is_length_known:
-            known.lengths.learn(prompt, outcome.run.hint_tokens, output, outcome.run.service)
+            known.lengths.learn(
+                outcome.run.prompt_tokens, outcome.run.hint_tokens, outcome.output_tokens, outcome.run.service
+            )
             self._models.publish(known)
         if row not in known.unloaded:
             known.note_loaded(row)
@@ -261,7 +245,7 @@ class Learner:
 
     def _learn_from_end(self, known: ModelLaws, row: int, ended: Ended) -> None:
         lengths, shares = known.lengths.possible(ended.run.prompt_tokens, ended.run.hint_tokens, ended.run.service)
-        others = _readable_tokens(ended.run.others_tokens, ended.run.run_s, known.latency.coefficients[row])
+        others = limit_readable(ended.run.others_tokens, ended.run.run_s, known.latency.coefficients[row])
         occupancy = max(ended.run.occupancy, 1.0)
         none, one = (
             latency_features(ended.run.prompt_tokens, others, tokens, occupancy, is_served=ended.run.is_served)
@@ -374,20 +358,3 @@ def _find_plausible_j(outcome: Outcome) -> float:
     if expected_j <= 0.0:
         return outcome.energy_j
     return min(max(outcome.energy_j, expected_j / MAX_ENERGY_RATIO), expected_j * MAX_ENERGY_RATIO)
-
-
-def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArray) -> float | None:
-    """Return how far off the decision would have been by the present law; None if that is not known.
-
-    What the law has learned since is not an error that later decisions will make.
-    """
-    if outcome.run_error is None or outcome.law_s <= 0.0:
-        return outcome.run_error
-    parts_s = features * coefficients
-    start_s, present_s = float(parts_s[0] + parts_s[4]), float(parts_s[1:4].sum())
-    return outcome.run_error - float(np.log((start_s + present_s) / (start_s + outcome.law_s)))
-
-
-def _readable_tokens(tokens: float, run_s: float, coefficients: FloatArray) -> float:
-    """Return how many of others' prompt tokens a node can have read during a run, given those that were to be read."""
-    return min(tokens, MAX_READING * run_s / max(float(coefficients[1]), 1e-9) * PROMPT_UNIT)

@@ -92,6 +92,7 @@ class Outcome:
         resource_slack: compute and bandwidth slack when it was placed.
         finished_s: Unix time of completion.
         is_length_known: whether `output_tokens` is the observed length of one answer.
+        is_sequential: whether it wrote one answer at a time; the laws say nothing of several at once.
         law_s: seconds, without the start, that the law of its decision gives to the run as it turned out; 0 if it is
             not known.
     """
@@ -108,6 +109,7 @@ class Outcome:
     resource_slack: float
     finished_s: float
     is_length_known: bool = True
+    is_sequential: bool = True
     law_s: float = 0.0
 
     @property

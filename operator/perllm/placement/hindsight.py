@@ -33,6 +33,7 @@ class CompletedRun:
         residence: what it met on its node; None where it was not observed.
         load_s: seconds in which its server loaded the model, as measured; None where that was not.
         prompts: number of prompts that it had by its own account; 1 where it did not say.
+        is_sequential: whether it asked them one after the other.
     """
 
     prompt_tokens: float
@@ -46,6 +47,7 @@ class CompletedRun:
     residence: Residence | None
     load_s: float | None = None
     prompts: int = 1
+    is_sequential: bool = True
 
 
 def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
@@ -76,6 +78,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None and max(inference.prompts, run.prompts) == 1,
         law_s=_apply_law(decision, tokens, met),
+        is_sequential=run.is_sequential,
     )
 
 

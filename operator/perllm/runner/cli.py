@@ -159,7 +159,7 @@ def _read_namespace() -> str:
     type=click.IntRange(1, 1024),
     default=1,
     help="Number of concurrent prompts. On a server that tasks share, more than 1 uses more than the task's slot, and "
-    "PerLLM learns times that do not apply to other tasks.",
+    "nothing is learned from times and energies, which say nothing of single prompts.",
 )
 @click.option(
     "--wait",

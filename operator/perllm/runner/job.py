@@ -72,7 +72,13 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
         await _ask(settings, work, answer_log)
     if work.problem:
         log.error("%s", work.problem)
-    report = summarise(work, started_s=started_s, finished_s=time.monotonic(), unix_offset_s=unix_offset_s)
+    report = summarise(
+        work,
+        concurrency=settings.concurrency,
+        started_s=started_s,
+        finished_s=time.monotonic(),
+        unix_offset_s=unix_offset_s,
+    )
     if work.code == ExitCode.RESULT_LOST:
         _write_report(settings, work, report)
     else:

@@ -22,13 +22,14 @@ KEPT_PROBLEM_CHARACTERS = 80
 """What is kept of the problem of each answer, however little room there is."""
 
 
-def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s: float) -> RunReport:
+def summarise(work: Work, *, concurrency: int, started_s: float, finished_s: float, unix_offset_s: float) -> RunReport:
     """Return the measurements, without any text; sums that are too large for a report are left out.
 
     They are those of this run: answers that an earlier one has left do not count.
 
     Args:
         work: the work that was done.
+        concurrency: how many prompts were asked at a time, if there were as many.
         started_s: when the runner started; monotonic, like all times of answers.
         finished_s: when it finished.
         unix_offset_s: difference between Unix time and the monotonic clock.
@@ -51,6 +52,7 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
         token_source=None if output_tokens is None else TokenSource.USAGE if is_reported else TokenSource.CHUNKS,
         time_to_first_token_seconds=round(sum(first_s) / len(first_s), 6) if first_s else None,
         prompts=len(work.prompts) if len(work.prompts) > 1 else None,
+        concurrency=together if (together := min(concurrency, len(answers))) > 1 else None,
         problem=cut_problem(work.problem),
     )
 

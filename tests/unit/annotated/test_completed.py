@@ -6,8 +6,8 @@ from unit.placement.records import make_decision
 
 
 def test_several_prompts_of_a_pod_are_not_taken_for_one() -> None:
-    pod = succeeded(report={"outputTokens": 240, "prompts": 3})
+    pod = succeeded(report={"outputTokens": 240, "prompts": 3, "concurrency": 2})
 
     run = read_run(pod, make_request(), make_decision(), MISSING, None)
 
-    assert (run.output_tokens, run.prompts) == (240, 3)
+    assert (run.output_tokens, run.prompts, run.is_sequential) == (240, 3, False)

@@ -58,6 +58,15 @@ class TestOutcome:
         assert outcome is not None
         assert (outcome.output_tokens, outcome.is_length_known) == (80, is_length_known)
 
+    @pytest.mark.parametrize(("concurrency", "is_sequential"), [(None, True), (1, True), (8, False)])
+    def test_of_a_pod_that_asked_several_prompts_at_a_time_is_not_sequential(
+        self, concurrency: int | None, is_sequential: bool
+    ) -> None:
+        pod = succeeded(report={"outputTokens": 80, **({} if concurrency is None else {"concurrency": concurrency})})
+        outcome = build_outcome(self.TASK, self.settled(pod), pod, make_decision(), None)
+        assert outcome is not None
+        assert outcome.is_sequential is is_sequential
+
     def test_of_a_task_that_did_not_succeed_is_none(self) -> None:
         assert build_outcome(self.TASK, TaskStatus(), running(), make_decision(), None) is None
 

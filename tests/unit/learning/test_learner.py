@@ -166,6 +166,12 @@ class TestLearning:
         learner.learn(make_outcome(1, run_s=0.9 * before_s, cold=1.0))
         assert latency_s(learner, ROW) < 0.8 * before_s
 
+    def test_of_several_answers_at_a_time_learns_neither_time_nor_energy(self, learner: Learner) -> None:
+        before = learner.estimate("a", "m")
+        learner.learn(make_outcome(run_s=0.1, inference_energy_j=1.0, is_sequential=False, is_length_known=False))
+        assert learner.estimate("a", "m") == before
+        assert learner.summaries("a")["m"].count == 1
+
     def test_of_a_length_that_was_not_reported_learns_none(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
         learner.learn(make_outcome(output_tokens=5000, is_length_known=False))

@@ -39,8 +39,8 @@ def work_of(*answers: Answer, problem: str = "") -> Work:
     return work
 
 
-def report_of(work: Work) -> RunReport:
-    return summarise(work, started_s=1.0, finished_s=30.0, unix_offset_s=UNIX_OFFSET_S)
+def report_of(work: Work, *, concurrency: int = 1) -> RunReport:
+    return summarise(work, concurrency=concurrency, started_s=1.0, finished_s=30.0, unix_offset_s=UNIX_OFFSET_S)
 
 
 def test_report_tells_the_window_of_all_answers_and_adds_up_their_tokens() -> None:
@@ -51,6 +51,12 @@ def test_report_tells_the_window_of_all_answers_and_adds_up_their_tokens() -> No
     assert report.started_at.timestamp() == UNIX_OFFSET_S + 1.0
     assert (report.prompt_tokens, report.output_tokens, report.token_source) == (20, 10, TokenSource.USAGE)
     assert report.time_to_first_token_seconds == 0.75
+
+
+@pytest.mark.parametrize(("concurrency", "said"), [(1, None), (2, 2), (8, 2)])
+def test_report_says_how_many_prompts_were_asked_at_a_time(concurrency: int, said: int | None) -> None:
+    work = work_of(answered("a", 2.0, 3.0, 10.0), answered("b", 2.0, 3.0, 10.0))
+    assert report_of(work, concurrency=concurrency).concurrency == said
 
 
 def test_counted_tokens_are_said_to_be_counted_and_prompt_tokens_left_out() -> None:
