@@ -120,7 +120,7 @@ async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Rele
     task = _read_example()
     (container,) = task["spec"]["template"]["spec"]["containers"]
     container.update(image="registry.example.com/nowhere:1", imagePullPolicy="Never")
-    task["spec"]["deadline"] = "30s"
+    task["spec"]["deadline"] = "20s"
     await cluster.client.post(names.tasks_path("stuck"), task)
     begun_s = time.monotonic()
     status: Object = {}
