@@ -36,6 +36,8 @@ MAX_REFUSAL_BYTES = 65536
 BLANKS = b"\xef\xbb\xbf \t\r\n"
 STREAM_STARTS = (b":", b"data:", b"event", b"error", b"retry", b"id:")
 """How event streams begin; servers, and proxies in front of them, give them other content types as well."""
+OBJECT_STARTS = (b"{", b"[{")
+"""How completions and errors begin that are not streamed; some servers send errors in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Endpoint:
             await self._follow_events(read_events(_resume(start, parts)), reading, answer, on_text)
             return
         content = start + await _read_body(parts, MAX_EVENT_BYTES)
-        if not shown.startswith(b"{"):
+        if not shown.startswith(OBJECT_STARTS):
             kind, words = response.content_type, clean_line(content.decode(errors="replace"))
             raise PromptRejectedError(f"{self.url} answered with {kind}, not with a completion: {words}")
         on_text(reading.take_whole(content) + reading.end())

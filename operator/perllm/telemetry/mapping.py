@@ -44,9 +44,11 @@ class NodeMapping:
         """Return the node's name, or None if no label identifies a known node.
 
         Exporters may write names in upper case, and with or without the domain. Of two domains neither is left out:
-        machines elsewhere may have the same host name.
+        machines elsewhere may have the same host name. Where the target of the scrape has a label of the same name,
+        Prometheus has renamed that of the series, which is about the measured node.
         """
-        for value in (series_labels[label].lower() for label in self.labels if label in series_labels):
+        found = (series_labels.get(f"exported_{label}", series_labels.get(label)) for label in self.labels)
+        for value in (label.lower() for label in found if label is not None):
             address = _strip_port(value)
             for identifier in (value, address):
                 name = self.names.get(identifier) if identifier else None

@@ -287,6 +287,7 @@ def test_a_server_says_after_or_at_what_time_to_ask_again(after: str, date: str 
 BROKEN = [
     (refuse(404, {"error": {"message": "no such model"}}), PromptRejectedError, "answered 404: no such model"),
     (refuse(400, {"error": "prompt too long"}), PromptRejectedError, "prompt too long"),
+    (refuse(400, [{"error": {"message": "in a list"}}]), PromptRejectedError, "answered 400: in a list$"),
     (refuse(307, Location="http://elsewhere/"), PromptRejectedError, "answered 307"),
     (refuse(500), ServerFailedError, "answered 500: status 500"),
     (refuse(424), ServerFailedError, "answered 424: status 424"),

@@ -97,7 +97,7 @@ def test_a_file_may_hold_an_array_or_lines_and_the_case_of_its_ending_does_not_m
     ("content", "message"),
     [
         ('{"prompt": "x"}', r"must be an array of objects; a file with one object per line ends in \.jsonl"),
-        ('{"prompt": "x"}\n{"prompt": "y"}', "is not valid JSON"),
+        ('{"prompt": "x"}\n{"prompt": "y"}', r"is not valid JSON: .*; one object per line takes \.jsonl"),
         ('[{"prompt": "x"}, {"prompt": 5}]', 'object 2, has a "prompt" that is not a string'),
     ],
 )
@@ -159,6 +159,16 @@ def test_standard_input_has_objects_if_its_first_line_is_one() -> None:
 @pytest.mark.parametrize("line", ["{", "5", '["prompt"]', '{"broken": "JSON"}'])
 def test_a_prompt_on_standard_input_may_look_like_json(line: str) -> None:
     assert read_stdin(f'{line}\n{{"prompt": "x"}}\n') == [(None, line), (None, '{"prompt": "x"}')]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"prompt": "x"}, {"prompt": "y"}]', '[\n  {"prompt": "x"}\n]\n', '{\n  "prompt": "x"\n}\n'],
+    ids=["array", "array on several lines", "object on several lines"],
+)
+def test_json_whose_lines_are_no_prompts_is_refused_on_standard_input(text: str) -> None:
+    with pytest.raises(PromptError, match=r"each object on one line, as jq -c '.\[\]' writes them"):
+        read_stdin(text)
 
 
 def test_other_encodings_are_refused() -> None:

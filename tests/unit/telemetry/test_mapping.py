@@ -18,6 +18,9 @@ NODES = {"edge-1": ["10.0.0.1", "fd00::1"], "edge-2": ["10.0.0.2"]}
         ({"instance": "edge-1:9100"}, "edge-1"),
         ({"instance": "10.0.0.22:9100"}, None),
         ({"pod": "edge-1"}, None),
+        ({"exported_node": "edge-2", "node": "edge-1"}, "edge-2"),
+        ({"exported_node": "switch", "node": "edge-1"}, None),
+        ({"exported_instance": "10.0.0.2:9100", "instance": "edge-1:9090"}, "edge-2"),
         ({}, None),
     ],
 )
