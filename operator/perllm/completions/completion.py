@@ -16,6 +16,7 @@ from perllm.completions.errors import (
     NOT_READY,
     TOO_MANY_REQUESTS,
     CompletionError,
+    NotAPartError,
     PromptRejectedError,
     ServerFailedError,
     UnavailableError,
@@ -273,4 +274,4 @@ def _not_a_part(content: bytes = b"") -> CompletionError:
     """Return the error for something in a stream; of JSON nothing is quoted, since it may have text of the answer."""
     words = "" if content.lstrip().startswith((b"{", b"[")) else clean_line(content.decode(errors="replace"), 100)
     message = "the server sent something that is not part of a chat completion"
-    return PromptRejectedError(f"{message}: {words}" if words else message)
+    return NotAPartError(f"{message}: {words}" if words else message)

@@ -17,6 +17,7 @@ from perllm.completions.errors import (
     NOT_READY,
     TOO_MANY_REQUESTS,
     CompletionError,
+    NotAPartError,
     PromptRejectedError,
     ServerFailedError,
     UnavailableError,
@@ -165,7 +166,12 @@ class Endpoint:
                 break
             if event.is_error:
                 raise read_failure(event.data)
-            piece = reading.take_part(event.data)
+            try:
+                piece = reading.take_part(event.data)
+            except NotAPartError:
+                if answer.finish_reason is None:
+                    raise
+                continue  # a farewell of its own, or the rest of a connection that was cut
             if piece:
                 on_text(piece)
         else:

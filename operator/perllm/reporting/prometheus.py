@@ -106,10 +106,10 @@ async def open_prometheus(
         ApiError: it cannot be read there.
     """
     if access.url is not None or access.config_file is not None:
-        settings = load_config(access.config_file).telemetry
-        timeout_s = max(settings.timeout_s, TIMEOUT_S)
-        with_url = settings.model_copy(update={"url": access.url or settings.url, "timeout_s": timeout_s})
-        source = PrometheusSource(with_url, _open_session(warn))
+        configured = load_config(access.config_file).telemetry
+        settings = configured if access.url is None else configured.with_url(access.url)
+        patient = settings.model_copy(update={"timeout_s": max(settings.timeout_s, TIMEOUT_S)})
+        source = PrometheusSource(patient, _open_session(warn))
         try:
             yield source, settings
         finally:

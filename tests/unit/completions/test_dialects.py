@@ -49,6 +49,7 @@ AB = {
     "cut off after the finish reason": encode(chunk("ab"), chunk(None, "stop")) + b'data: {"choices": [], "usa',
     "cut off in [DONE]": encode(chunk("ab"), chunk(None, "stop")) + b"data: [DO",
     "garbage after [DONE]": encode(chunk("ab")) + END + b"data: {oops\n\n\x00",
+    "a farewell of its own": encode(chunk("a"), chunk("b", "stop"), None, "bye") + b"event: close\ndata: bye\n\n",
     "null where there is nothing": encode(
         {"choices": [{"delta": {"role": "assistant", "content": None, "tool_calls": None, "refusal": None}}]},
         {"error": None, "choices": [{"delta": {"content": "ab"}, "finish_reason": None}], "usage": None},

@@ -15,6 +15,8 @@ NODES = {"edge-1": ["10.0.0.1", "fd00::1"], "edge-2": ["10.0.0.2"]}
         ({"instance": "10.0.0.2:9100"}, "edge-2"),
         ({"instance": "10.0.0.2"}, "edge-2"),
         ({"instance": "[fd00::1]:9100"}, "edge-1"),
+        ({"instance": "[FD00:0:0::0001]:9100"}, "edge-1"),
+        ({"instance": "fd00::1"}, "edge-1"),
         ({"instance": "edge-1:9100"}, "edge-1"),
         ({"instance": "10.0.0.22:9100"}, None),
         ({"pod": "edge-1"}, None),
