@@ -1,5 +1,6 @@
 """An OpenAI-compatible model server: one chat completion per call, streamed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -150,7 +151,8 @@ class Endpoint:
         shown = start.lstrip(BLANKS)
         is_stream = response.content_type == "text/event-stream"
         if is_stream or shown.startswith(STREAM_STARTS):
-            await self._follow_events(read_events(_resume(start, parts)), reading, answer, on_text)
+            events = _limit_silence(read_events(_resume(start, parts)), self._silence_s)
+            await self._follow_events(events, reading, answer, on_text)
             return
         content = start + await _read_body(parts, MAX_EVENT_BYTES)
         if not shown.startswith(OBJECT_STARTS):
@@ -239,6 +241,25 @@ async def _read_start(parts: AsyncIterator[bytes]) -> bytes:
         if len(start.lstrip(BLANKS)) >= max(map(len, STREAM_STARTS)) or len(start) >= MAX_EVENT_BYTES:
             break
     return start
+
+
+async def _limit_silence(events: AsyncIterator[ServerEvent], silence_s: float | None) -> AsyncIterator[ServerEvent]:
+    """Yield events as they come; what only keeps the connection open, such as comments, is none.
+
+    Raises:
+        TimeoutError: none came for `silence_s`, in seconds.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(silence_s) as limit:
+                event = await anext(events, None)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"nothing of the answer came for {silence_s:g} s") from error
+        if event is None:
+            return
+        yield event
 
 
 async def _resume(start: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

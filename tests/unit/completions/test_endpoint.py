@@ -415,6 +415,23 @@ async def test_an_answer_without_end_is_given_up(
         await ask(model_server.url, session, clock)
 
 
+async def test_a_stream_of_comments_is_given_up(
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    async def keep_alive(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b": ping\n\nevent: ping\ndata: {}\n\n")
+            await asyncio.sleep(0.01)
+
+    model_server.script = [keep_alive]
+    endpoint = Endpoint(session, model_server.url, now=clock.now, unix_now=lambda: UNIX_S, silence_s=0.1)
+
+    with pytest.raises(UnavailableError, match=r"nothing of the answer came for 0\.1 s"):
+        await asyncio.wait_for(endpoint.ask(REQUEST, Answer()), 5)
+
+
 async def test_an_answer_that_was_garbled_on_its_way_is_given_up(
     model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
@@ -428,5 +445,5 @@ async def test_an_answer_that_was_garbled_on_its_way_is_given_up(
     model_server.script = [stream(encode(chunk("so far")), then=garble)]
     endpoint = Endpoint(session, model_server.url, now=clock.now, unix_now=lambda: UNIX_S, silence_s=0.1)
 
-    with pytest.raises(ServerFailedError, match=r"aborted the answer: nothing came for 0\.1 s"):
+    with pytest.raises(ServerFailedError, match=r"aborted the answer: nothing (of the answer )?came for 0\.1 s"):
         await asyncio.wait_for(endpoint.ask(REQUEST, Answer(), lambda text: came.set()), 2)
