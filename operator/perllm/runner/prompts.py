@@ -66,8 +66,9 @@ class BatchRequest(BaseModel):
     def to_prompt(self) -> dict[str, Any]:
         """Return the fields of a prompt."""
         body = dict(self.body)
-        if "max_completion_tokens" in body:
-            body.setdefault("max_tokens", body.pop("max_completion_tokens"))
+        limit = body.get("max_completion_tokens")
+        if body.get("max_tokens") in (None, limit):  # of two that differ one would be ignored, so it is refused
+            body |= {"max_tokens": body.pop("max_completion_tokens", None)}
         return body if self.custom_id is None else {"id": self.custom_id, **body}
 
 

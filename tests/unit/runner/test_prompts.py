@@ -70,11 +70,12 @@ def test_a_line_may_be_a_request_of_openais_batch_api(tmp_path: Path, name: str,
     ("request_", "problem"),
     [
         (make_request(tools=[]), "fields that would be ignored: tools"),
+        (make_request(max_tokens=5, max_completion_tokens=6), "fields that would be ignored: max_completion_tokens"),
         ({**make_request(), "url": "/v1/embeddings"}, "url: Input should be '/v1/chat/completions'"),
         ({**make_request(), "priority": 1}, "priority: Extra inputs are not permitted"),
         ({**make_request(), "body": []}, "body: Input should be a valid dictionary"),
     ],
-    ids=["field of the body", "url", "field", "body"],
+    ids=["field of the body", "another limit", "url", "field", "body"],
 )
 def test_a_request_that_no_task_can_make_is_refused(tmp_path: Path, request_: dict[str, object], problem: str) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps(request_))
