@@ -46,7 +46,7 @@ DRAIN_TIMEOUT_S = 5.0
 PODS_PATIENCE_S = 10.0
 CONNECT_S = 5.0
 SILENCE_S = 600.0
-"""A request is abandoned after this time without data. Servers send nothing while it waits in their queue."""
+"""A request is abandoned after this time without a part of its answer; servers send nothing while they queue it."""
 
 KEEP_ALIVE_S = 4.0
 """Servers close connections that are idle for five seconds; a request must not be sent while they do."""

@@ -1,11 +1,11 @@
 """Looks at one model server: whether it is ready, what it serves, and how busy it is."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-import orjson
 
 from perllm.agent.addresses import ServerAddress
 from perllm.agent.engines import (
@@ -202,7 +202,8 @@ def _parse(content: bytes) -> Any:
     Raises:
         _ProbeError: it is none.
     """
+    text = content.decode(errors="replace")
     try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise _ProbeError(f"an answer is not JSON: {clean_line(content.decode(errors='replace'), 100)}") from error
+        return json.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise _ProbeError(f"an answer is not JSON: {clean_line(text, 100)}") from error

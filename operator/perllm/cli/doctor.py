@@ -61,7 +61,7 @@ def doctor(
 
     config = load_config(config_file)
     if prometheus:
-        telemetry = config.telemetry.model_copy(update={"url": prometheus})
+        telemetry = config.telemetry.with_url(prometheus)
         config = config.model_copy(update={"telemetry": telemetry})
     place = Account(namespace, service_account)
     examination = examine(

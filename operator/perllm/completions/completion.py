@@ -16,6 +16,7 @@ from perllm.completions.errors import (
     NOT_READY,
     TOO_MANY_REQUESTS,
     CompletionError,
+    NotAPartError,
     PromptRejectedError,
     ServerFailedError,
     UnavailableError,
@@ -149,7 +150,7 @@ def read_object(content: bytes) -> Values:
         CompletionError: it reports a failure, or is not an object.
     """
     try:
-        values = json.loads(content.decode(errors="replace").lstrip("\ufeff"))
+        values = _load(content)
         if not isinstance(values, dict):
             raise _not_a_part(content)
         failure = _find_failure(values)
@@ -172,11 +173,16 @@ def find_words(content: bytes) -> str:
 
 def _interpret(content: bytes, read: Callable[[object], _Read]) -> _Read:
     """Read what a server sent: the value if it is JSON, else the text."""
-    text = content.decode(errors="replace")
     try:
-        return read(json.loads(text))
+        return read(_load(content))
     except (ValueError, RecursionError):
-        return read(text)
+        return read(content.decode(errors="replace"))
+
+
+def _load(content: bytes) -> Any:
+    """Return the JSON value; if it is a list of one, as Google's servers send errors, what is in it."""
+    value = json.loads(content.decode(errors="replace").lstrip("\ufeff"))
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _describe(failure: object) -> CompletionError:
@@ -268,4 +274,4 @@ def _not_a_part(content: bytes = b"") -> CompletionError:
     """Return the error for something in a stream; of JSON nothing is quoted, since it may have text of the answer."""
     words = "" if content.lstrip().startswith((b"{", b"[")) else clean_line(content.decode(errors="replace"), 100)
     message = "the server sent something that is not part of a chat completion"
-    return PromptRejectedError(f"{message}: {words}" if words else message)
+    return NotAPartError(f"{message}: {words}" if words else message)

@@ -1,5 +1,6 @@
 """An OpenAI-compatible model server: one chat completion per call, streamed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -17,6 +18,7 @@ from perllm.completions.errors import (
     NOT_READY,
     TOO_MANY_REQUESTS,
     CompletionError,
+    NotAPartError,
     PromptRejectedError,
     ServerFailedError,
     UnavailableError,
@@ -36,6 +38,8 @@ MAX_REFUSAL_BYTES = 65536
 BLANKS = b"\xef\xbb\xbf \t\r\n"
 STREAM_STARTS = (b":", b"data:", b"event", b"error", b"retry", b"id:")
 """How event streams begin; servers, and proxies in front of them, give them other content types as well."""
+OBJECT_STARTS = (b"{", b"[{")
+"""How completions and errors begin that are not streamed; some servers send errors in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +151,11 @@ class Endpoint:
         shown = start.lstrip(BLANKS)
         is_stream = response.content_type == "text/event-stream"
         if is_stream or shown.startswith(STREAM_STARTS):
-            await self._follow_events(read_events(_resume(start, parts)), reading, answer, on_text)
+            events = _limit_silence(read_events(_resume(start, parts)), self._silence_s)
+            await self._follow_events(events, reading, answer, on_text)
             return
         content = start + await _read_body(parts, MAX_EVENT_BYTES)
-        if not shown.startswith(b"{"):
+        if not shown.startswith(OBJECT_STARTS):
             kind, words = response.content_type, clean_line(content.decode(errors="replace"))
             raise PromptRejectedError(f"{self.url} answered with {kind}, not with a completion: {words}")
         on_text(reading.take_whole(content) + reading.end())
@@ -163,7 +168,12 @@ class Endpoint:
                 break
             if event.is_error:
                 raise read_failure(event.data)
-            piece = reading.take_part(event.data)
+            try:
+                piece = reading.take_part(event.data)
+            except NotAPartError:
+                if answer.finish_reason is None:
+                    raise
+                continue  # a farewell of its own, or the rest of a connection that was cut
             if piece:
                 on_text(piece)
         else:
@@ -231,6 +241,25 @@ async def _read_start(parts: AsyncIterator[bytes]) -> bytes:
         if len(start.lstrip(BLANKS)) >= max(map(len, STREAM_STARTS)) or len(start) >= MAX_EVENT_BYTES:
             break
     return start
+
+
+async def _limit_silence(events: AsyncIterator[ServerEvent], silence_s: float | None) -> AsyncIterator[ServerEvent]:
+    """Yield events as they come; what only keeps the connection open, such as comments, is none.
+
+    Raises:
+        TimeoutError: none came for `silence_s`, in seconds.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(silence_s) as limit:
+                event = await anext(events, None)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"nothing of the answer came for {silence_s:g} s") from error
+        if event is None:
+            return
+        yield event
 
 
 async def _resume(start: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -25,6 +25,10 @@ class PromptRejectedError(CompletionError):
     """The server gave no answer to this prompt; it may answer others."""
 
 
+class NotAPartError(PromptRejectedError):
+    """The server sent something that is not part of a completion."""
+
+
 class ServerFailedError(CompletionError):
     """The server failed, or aborted the answer."""
 

@@ -1,6 +1,7 @@
 """Looks for devices whose energy cannot be right, or is no longer measured."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from perllm.telemetry.readings import Readings
 from perllm.telemetry.settings import TelemetrySettings
 
 _MIN_SAMPLES = 5
+_LEAST_W = 0.5
+"""The greatest device of a node draws more, even idle; in a unit that is a thousand times too small, less."""
+
 _AT_ODDS = 5.0
 """Counter and power of one device differ by less, however seldom they are sampled, and units by more."""
 
@@ -27,6 +31,7 @@ def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collec
             yield from _check_mixed(feed, devices)
         if feed.meter:
             yield from _check_limit(feed, devices, limits_w[feed.meter])
+            yield from _check_least(feed, readings, fleet)
             yield from _check_still(feed, devices)
             yield from _check_gone(feed, readings, fleet, settings.stale_after_s)
     for meter in list_meters(settings):
@@ -54,8 +59,23 @@ def _check_limit(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) 
     impossible = [name for name, power_w in powers_w.items() if power_w > limit_w]
     if impossible:
         message = f"{feed.name}: {name_some(impossible)} draws {powers_w[impossible[0]]:.0f} W, above the limit of "
-        unit = "energy_unit_j" if feed.metric is NodeMetric.ENERGY else "power_unit_w"
-        yield f"{message}{limit_w:.0f} W, and is ignored", f"correct {unit}, or raise max_device_power_w"
+        advice = f"correct {_name_unit(feed)}, or raise max_device_power_w"
+        yield f"{message}{limit_w:.0f} W, and is ignored", advice
+
+
+def _check_least(feed: Feed, readings: Readings, fleet: Collection[str]) -> Iterator[tuple[str, str]]:
+    powers_w = {
+        node: max(map(partial(_find_power_w, feed), readings.find_history(feed).devices(node).values()), default=0.0)
+        for node in sorted(fleet)
+    }
+    few = [node for node, power_w in powers_w.items() if 0.0 < power_w < _LEAST_W]
+    if few:
+        message = f"{feed.name}: no device of {name_some(few)} draws more than {powers_w[few[0]]:.2g} W"
+        yield message, f"correct {_name_unit(feed)}"
+
+
+def _name_unit(feed: Feed) -> str:
+    return "energy_unit_j" if feed.metric is NodeMetric.ENERGY else "power_unit_w"
 
 
 def _check_still(feed: Feed, devices: Mapping[str, TimeSeries]) -> Iterator[tuple[str, str]]:

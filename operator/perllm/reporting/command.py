@@ -21,7 +21,7 @@ def _read_since(_: click.Context, __: click.Parameter, text: str) -> float:
     try:
         since_s = int(days[1]) * DAY_S if days else parse_duration_s(text)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+        raise click.BadParameter(f"{error}, or in whole days 7d") from error
     if not 0 < since_s <= MAX_SINCE_S:
         raise click.BadParameter("must be more than 0 and at most 400d")
     return since_s

@@ -165,7 +165,7 @@ def find_increase(peaks: Samples, start_s: float, created_s: float | None) -> fl
     for time_s, value in peaks:
         if time_s > start_s:
             # A counter that is lower than before was reset, and has risen from 0 since.
-            increase += value - before if value >= before else value
+            increase += value - before if value >= before else max(value, 0.0)
             before = value
     return increase
 

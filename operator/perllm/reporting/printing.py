@@ -66,9 +66,10 @@ def write_report(access: Mapping[str, Any], since_s: float, output: Path) -> Non
 
 def _ask(access: PrometheusAccess, since_s: float, read: Callable[[Past], Awaitable[_T]]) -> _T:
     """Return what is read from the metrics of the last ``since_s`` seconds."""
+    warnings: list[str] = []
 
     async def ask() -> tuple[_T, str]:
-        async with open_prometheus(access) as (source, settings):
+        async with open_prometheus(access, warnings.append) as (source, settings):
             asked = Past(source, Period.last(since_s, time.time()), settings.matchers)
             past = await select_installation(asked, access.namespace)
             return await read(past), describe_gap(past)
@@ -77,8 +78,9 @@ def _ask(access: PrometheusAccess, since_s: float, read: Callable[[Past], Awaita
         found, gap = asyncio.run(ask())
     except (ApiError, ConfigError, CredentialsError, TelemetryError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    if gap:
-        click.echo(gap, err=True)
+    for words in dict.fromkeys((gap, *(f"figures may be incomplete, Prometheus warns: {one}" for one in warnings))):
+        if words:
+            click.echo(words, err=True)
     return found
 
 

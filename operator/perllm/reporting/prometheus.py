@@ -1,16 +1,15 @@
 """Which Prometheus to ask from where a person is, and how."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
 import yaml
-from pydantic import ValidationError
 
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
@@ -20,6 +19,7 @@ from perllm.settings_file import ConfigError
 from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.source import PrometheusSource, TelemetryError
+from perllm.text import clean_line
 
 TIMEOUT_S = 60.0
 """A query for a month takes longer than those of the operator; with a longer telemetry.timeout_s that counts."""
@@ -65,24 +65,40 @@ class ProxiedPrometheus:
     So a kubeconfig is enough, without a port-forward. The API server does not pass credentials on.
     """
 
-    def __init__(self, client: Client, path: str) -> None:
+    def __init__(self, client: Client, path: str, warn: Callable[[str], None]) -> None:
         self._client = client
         self._path = path
+        self._warn = warn
 
     async def query_range(self, promql: str, start_s: int, end_s: int, step_s: int) -> Sequence[Series]:
         """Return the values of a query; see ``RangeSource``."""
         answer = await self._client.get(
             f"{self._path}/api/v1/query_range", query=promql, start=str(start_s), end=str(end_s), step=str(step_s)
         )
+        pass_on_warnings(answer, self._warn)
         try:
             return read_result(as_object(answer.get("data")).get("result"))
         except SeriesError as error:
             raise TelemetryError(f"Prometheus at {self._path}: {error}") from error
 
 
+def pass_on_warnings(answer: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    """Report that an answer may lack series.
+
+    Thanos warns of a store that does not answer, VictoriaMetrics says isPartial.
+    """
+    listed = answer.get("warnings")
+    for words in listed if isinstance(listed, list) else ():
+        warn(clean_line(words))
+    if answer.get("isPartial") is True:
+        warn("the answer is partial")
+
+
 @asynccontextmanager
-async def open_prometheus(access: PrometheusAccess) -> AsyncIterator[tuple[RangeSource, TelemetrySettings]]:
-    """Yield the Prometheus of a cluster and the settings of its queries.
+async def open_prometheus(
+    access: PrometheusAccess, warn: Callable[[str], None]
+) -> AsyncIterator[tuple[RangeSource, TelemetrySettings]]:
+    """Yield the Prometheus of a cluster and the settings of its queries; `warn` is called with its warnings.
 
     Raises:
         ConfigError: there is no configuration, or it is invalid.
@@ -90,10 +106,10 @@ async def open_prometheus(access: PrometheusAccess) -> AsyncIterator[tuple[Range
         ApiError: it cannot be read there.
     """
     if access.url is not None or access.config_file is not None:
-        settings = load_config(access.config_file).telemetry
-        timeout_s = max(settings.timeout_s, TIMEOUT_S)
-        with_url = settings.model_copy(update={"url": access.url or settings.url, "timeout_s": timeout_s})
-        source = PrometheusSource(with_url, requests.Session())
+        configured = load_config(access.config_file).telemetry
+        settings = configured if access.url is None else configured.with_url(access.url)
+        patient = settings.model_copy(update={"timeout_s": max(settings.timeout_s, TIMEOUT_S)})
+        source = PrometheusSource(patient, _open_session(warn))
         try:
             yield source, settings
         finally:
@@ -105,7 +121,19 @@ async def open_prometheus(access: PrometheusAccess) -> AsyncIterator[tuple[Range
         path = find_proxy_path(settings.url)
         if path is None:
             raise ConfigError(f"{settings.url} is no service of the cluster: pass --prometheus, or --config")
-        yield ProxiedPrometheus(client, path), settings
+        yield ProxiedPrometheus(client, path, warn), settings
+
+
+def _open_session(warn: Callable[[str], None]) -> requests.Session:
+    """Return a session that passes warnings on: the client library returns only the series of an answer."""
+
+    def note(response: requests.Response, *_: object, **__: object) -> None:
+        with suppress(ValueError):  # what is no JSON is reported by the library
+            pass_on_warnings(as_object(response.json()), warn)
+
+    session = requests.Session()
+    session.hooks["response"].append(note)
+    return session
 
 
 async def read_telemetry(client: Client, namespace: str) -> TelemetrySettings:
@@ -129,7 +157,7 @@ async def read_telemetry(client: Client, namespace: str) -> TelemetrySettings:
         )
     try:
         return TelemetrySettings.model_validate(as_object(yaml.safe_load(found[0])).get("telemetry") or {})
-    except (yaml.YAMLError, ValidationError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"config.telemetry of {namespace} is not of this version: pass --prometheus") from error
 
 

@@ -1,5 +1,6 @@
 """What a report of a cluster says, as figures."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from perllm.reporting.increases import Increases, Past
 from perllm.reporting.saving import Saving, read_saving
 
 Z95 = 1.96
+_CHANCE = re.compile(r"(\d{1,3}(?:\.\d+)?)-(\d{1,3}(?:\.\d+)?)", re.ASCII)
+"""As the operator writes it in percent; rules of Prometheus may drop or replace any label."""
+
 _Key = TypeVar("_Key")
 
 
@@ -184,9 +188,10 @@ def _merge(sums: Iterable[dict[str, float]]) -> dict[str, float]:
 def _read_promises(promises: Increases) -> tuple[Promise, ...]:
     found = []
     for chance, tasks in promises.sum_by("chance").items():
-        least, _, most = chance.partition("-")
-        if tasks:
-            found.append(Promise(float(least), float(most), promises.total(chance=chance, met="true"), tasks))
+        bounds = _CHANCE.fullmatch(chance)
+        if tasks and bounds:
+            met = promises.total(chance=chance, met="true")
+            found.append(Promise(float(bounds[1]), float(bounds[2]), met, tasks))
     return tuple(sorted(found, key=lambda one: one.least))
 
 

@@ -66,8 +66,9 @@ class BatchRequest(BaseModel):
     def to_prompt(self) -> dict[str, Any]:
         """Return the fields of a prompt."""
         body = dict(self.body)
-        if "max_completion_tokens" in body:
-            body.setdefault("max_tokens", body.pop("max_completion_tokens"))
+        limit = body.get("max_completion_tokens")
+        if body.get("max_tokens") in (None, limit):  # of two that differ one would be ignored, so it is refused
+            body |= {"max_tokens": body.pop("max_completion_tokens", None)}
         return body if self.custom_id is None else {"id": self.custom_id, **body}
 
 
@@ -139,20 +140,33 @@ def read_prompts(
 def _read_stdin(stream: BinaryIO, system: str | None) -> Iterator[PlacedPrompt]:
     """Yield the prompts of a stream without a name, whose first line shows whether it has objects or plain prompts."""
     lines = _read_lines(stream, "standard input")
-    first = next(lines, None)
-    if first is None:
+    begun = list(islice(lines, 2))
+    if not begun:
         return
-    has_objects = _is_object(first[1])
-    for place, line in chain([first], lines):
+    value = _try_json(begun[0][1])
+    has_objects = _is_object(value)
+    is_array = isinstance(value, list) and any(map(_is_object, value))
+    # The first line of what jq writes without -c, and the beginning of the second one.
+    is_spread = len(begun) > 1 and (begun[0][1], begun[1][1][0]) in (("{", '"'), ("[", "{"))
+    if is_array or is_spread:
+        raise PromptError(
+            "standard input must have each object on one line, as jq -c '.[]' writes them, and no array: of that each "
+            "line would be a prompt"
+        )
+    for place, line in chain(begun, lines):
         yield _read_object(_parse(line, place), place, system) if has_objects else _place(line, place, system)
 
 
-def _is_object(text: str) -> bool:
-    """Whether a line is meant as a prompt with parameters, not as a prompt that happens to be JSON."""
+def _try_json(text: str) -> Any:
+    """Return the value of a line; None if it is not JSON."""
     try:
-        value = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return False
+        return None
+
+
+def _is_object(value: object) -> bool:
+    """Whether a value is meant as a prompt with parameters, not as a prompt that happens to be JSON."""
     return isinstance(value, dict) and not value.keys().isdisjoint(("prompt", "messages", "body"))
 
 
@@ -168,7 +182,8 @@ def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[Pla
             for place, line in _read_lines(stream, str(file)):
                 yield _read_object(_parse(line, place), place, system)
         case ".json":
-            yield from _read_array(_parse(_decode(stream.read(), str(file)), str(file)), file, system)
+            text = _decode(stream.read(), str(file))
+            yield from _read_array(_parse(text, str(file), "; one object per line takes .jsonl"), file, system)
         case _:
             yield from _read_plain(stream, str(file), system)
 
@@ -194,11 +209,11 @@ def _decode(content: bytes, place: str, *, is_first: bool = True) -> str:
         raise PromptError(f"{place} is not valid UTF-8: {error}") from error
 
 
-def _parse(text: str, place: str) -> Any:
+def _parse(text: str, place: str, hint: str = "") -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise PromptError(f"{place} is not valid JSON: {error}") from error
+        raise PromptError(f"{place} is not valid JSON: {error}{hint}") from error
 
 
 def _place(text: str, place: str, system: str | None) -> PlacedPrompt:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
 # What the scrape, the exporter's pod and the pods that use a device add, and the names of the node. These may change
 # while the device is the same.
@@ -35,7 +36,7 @@ class NodeMapping:
         for name, addresses in nodes.items():
             hosts[_find_host(name)].add(name)
             for address in addresses:
-                owners[address.lower()].add(name)
+                owners[_normalise(address)].add(name)
         names = {key: min(found) for found_by in (hosts, owners) for key, found in found_by.items() if len(found) == 1}
         shared = {key: sorted(found) for key, found in owners.items() if len(found) > 1 and key not in nodes}
         return cls({**names, **{name.lower(): name for name in nodes}}, labels, shared)
@@ -44,10 +45,12 @@ class NodeMapping:
         """Return the node's name, or None if no label identifies a known node.
 
         Exporters may write names in upper case, and with or without the domain. Of two domains neither is left out:
-        machines elsewhere may have the same host name.
+        machines elsewhere may have the same host name. Where the target of the scrape has a label of the same name,
+        Prometheus has renamed that of the series, which is about the measured node.
         """
-        for value in (series_labels[label].lower() for label in self.labels if label in series_labels):
-            address = _strip_port(value)
+        found = (series_labels.get(f"exported_{label}", series_labels.get(label)) for label in self.labels)
+        for value in (label.lower() for label in found if label is not None):
+            address = _normalise(_strip_port(value))
             for identifier in (value, address):
                 name = self.names.get(identifier) if identifier else None
                 if name is not None:
@@ -81,6 +84,14 @@ def _find_host(name: str) -> str:
     """Return the first part of a domain name; nothing if it is an address."""
     host = name.partition(".")[0].lower()
     return "" if host.isdigit() or ":" in name else host
+
+
+def _normalise(address: str) -> str:
+    """Return an address of IPv6 in its usual form, any other in lower case."""
+    try:
+        return str(IPv6Address(address)) if ":" in address else address.lower()
+    except ValueError:
+        return address.lower()
 
 
 def _strip_port(address: str) -> str:

@@ -11,6 +11,8 @@ from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality
 from perllm.telemetry.uplink import Sample, choose_uplink, find_rate_bps, find_speed_bps
 
 _MAX_RECENT_SAMPLES = 32
+# Interfaces of unknown speed report -1, or the same without a sign: 2^32 - 1 Mbit/s.
+_MAX_LINK_BYTES_S = 1.25e12
 _LINK_METRICS = (NodeMetric.RECEIVED, NodeMetric.TRANSMITTED, NodeMetric.LINK_SPEED)
 
 
@@ -46,8 +48,7 @@ class Readings:
         speeds = {
             device: series
             for device, series in self._present(NodeMetric.LINK_SPEED, node).items()
-            # Interfaces of unknown speed report -1.
-            if series.values[-1] > 0
+            if 0 < series.values[-1] <= _MAX_LINK_BYTES_S
         }
         received = self._present(NodeMetric.RECEIVED, node)
         link = choose_uplink(received, speeds)

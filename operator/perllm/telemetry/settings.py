@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from perllm.settings_file import none_if_empty
+from perllm.settings_file import ConfigError, none_if_empty
 from perllm.telemetry.queries import MeterSettings, Positive, Queries
 
 File = Annotated[Path | None, BeforeValidator(none_if_empty)]
@@ -99,6 +99,17 @@ class TelemetrySettings(BaseModel):
         description="What measures energy, the preferred ones first. If empty, there is one: queries.energy and "
         "queries.power.",
     )
+
+    def with_url(self, url: str) -> "TelemetrySettings":
+        """Return the same settings with the URL of Prometheus as seen from elsewhere, as a command is given it.
+
+        Raises:
+            ConfigError: it is not the URL of a server.
+        """
+        try:
+            return TelemetrySettings.model_validate({**self.model_dump(), "url": url})
+        except ValidationError as error:
+            raise ConfigError(f"--prometheus: {error.errors(include_url=False)[0]['msg']}") from error
 
     @model_validator(mode="after")
     def _check_authentication(self) -> "TelemetrySettings":

@@ -80,7 +80,7 @@ def _parse_contenders(context: click.Context, parameter: click.Parameter, text: 
 )
 @click.option(
     "--load",
-    type=FiniteRange(min=0, min_open=True, max=2),
+    type=FiniteRange(min=0.01, max=2),
     default=0.8,
     show_default=True,
     help="Offered work as a share of what the nodes can do.",

@@ -25,6 +25,9 @@ from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
 from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.tuning.trials import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
 
+MIN_LOAD = 0.001
+"""At less, the tasks come over years, of which every scrape is simulated."""
+
 MAX_SHOWN = 20
 """Differences of a replay that are shown."""
 
@@ -34,8 +37,8 @@ def _parse_loads(_: click.Context, __: click.Parameter, text: str) -> tuple[floa
         loads = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.3,0.9") from error
-    if not all(0.0 < load < 100.0 for load in loads):
-        raise click.BadParameter(f"every load must be above 0 and below 100, not {text}")
+    if not all(MIN_LOAD <= load < 100.0 for load in loads):
+        raise click.BadParameter(f"every load must be at least {MIN_LOAD:g} and below 100, not {text}")
     return loads
 
 
@@ -73,15 +76,13 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 @click.option(
     "--pod-start",
     "pod_start_s",
-    type=FiniteRange(min=0),
+    type=FiniteRange(min=0, max=3600),
     help="Seconds a pod takes to start.  [default: scenario's]",
 )
 @click.option(
     "--resident/--model-load", default=None, help="Models are loaded beforehand, or with the first task of a node."
 )
-@click.option(
-    "--scrape", "scrape_s", type=FiniteRange(min=0, min_open=True), default=5.0, help="Seconds between readings."
-)
+@click.option("--scrape", "scrape_s", type=FiniteRange(min=0.1), default=5.0, help="Seconds between readings.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
 @click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Results as JSON.  [default: in --out]")
 @cache_option

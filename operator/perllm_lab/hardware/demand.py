@@ -1,10 +1,10 @@
 """The section `workload` of a scenario."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from perllm_lab.hardware.fields import NotNegative, Positive, Share
+from perllm_lab.hardware.fields import Payload, Positive, Share
 
 
 class WorkloadSettings(BaseModel):
@@ -25,11 +25,11 @@ class WorkloadSettings(BaseModel):
 
     arrivals: str = "conversation"
     payload_share: Share = 0.3
-    payload_mb: Positive = 2.0
+    payload_mb: Payload = 2.0
     payload_law: Literal["fixed", "exponential"] = "fixed"
     slack: tuple[Positive, Positive] | None = None
     deadline_s: tuple[Positive, Positive] | None = None
-    hint_log_error: NotNegative | None = None
+    hint_log_error: Annotated[float, Field(ge=0, lt=10, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _one_deadline_law(self) -> "WorkloadSettings":

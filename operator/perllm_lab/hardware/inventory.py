@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from perllm_lab.hardware.fields import GpuCount, GpuKey, NotNegative, Positive
+from perllm_lab.hardware.fields import Bandwidth, GpuCount, GpuKey, RoundTrip
 
 COLUMNS = ["sn", "cpu_milli", "memory_mib", "gpu", "model"]
 
@@ -47,8 +47,8 @@ class Mapped(BaseModel):
 
     gpu: GpuKey
     tier: Literal["edge", "cloud"]
-    uplink_mbps: Positive
-    rtt_ms: NotNegative
+    uplink_mbps: Bandwidth
+    rtt_ms: RoundTrip
 
 
 class Inventory(BaseModel):
@@ -96,7 +96,7 @@ def _machine(row: list[str], line: int) -> tuple[str, int]:
     if len(row) != len(COLUMNS):
         raise InventoryError(f"line {line}: expected {len(COLUMNS)} fields, found {len(row)}")
     gpus, model = row[3].strip(), row[4].strip()
-    if not gpus.isdecimal() or int(gpus) > 64:
+    if not gpus.isdecimal() or len(gpus) > 2 or int(gpus) > 64:
         raise InventoryError(f"line {line}: gpu must be a whole number of at most 64, not {row[3]!r}")
     if int(gpus) and not model:
         raise InventoryError(f"line {line}: a machine with GPUs needs a model")

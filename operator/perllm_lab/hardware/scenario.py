@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.demand import WorkloadSettings
 from perllm_lab.hardware.events import FleetEvent, NodeChange, timeline
-from perllm_lab.hardware.fields import GpuCount, GpuKey, Name, NotNegative, Positive
+from perllm_lab.hardware.fields import Bandwidth, GpuCount, GpuKey, Name, PodStart, RoundTrip
 from perllm_lab.hardware.gpu import GpuType
 from perllm_lab.hardware.inventory import Inventory, Machines
 from perllm_lab.hardware.link import LinkType
@@ -44,8 +44,8 @@ class NodeGroup(BaseModel):
     count: int = Field(ge=1, le=MAX_NODES)
     tier: Literal["edge", "cloud"]
     gpu: GpuKey
-    uplink_mbps: Positive
-    rtt_ms: NotNegative
+    uplink_mbps: Bandwidth
+    rtt_ms: RoundTrip
     gpus: GpuCount = 1
     joins_at: float = Field(default=0.0, ge=0, lt=1)
 
@@ -106,7 +106,7 @@ class Scenario(BaseModel):
     model: Name = "chat"
     groups: tuple[NodeGroup, ...] = ()
     inventory: Inventory | None = None
-    pod_start_s: NotNegative | None = None
+    pod_start_s: PodStart | None = None
     resident: bool = False
     workload: WorkloadSettings = WorkloadSettings()
     events: tuple[FleetEvent, ...] = ()
@@ -153,9 +153,11 @@ class Scenario(BaseModel):
 def parse_scenario(text: str) -> Scenario:
     """Reads a scenario from YAML text. Raises ScenarioError naming every field that is wrong."""
     try:
-        return Scenario.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date like 2026-02-30 a ValueError
         raise ScenarioError(f"not YAML: {error}") from error
+    try:
+        return Scenario.model_validate(values)
     except ValidationError as error:
         raise _explain(error) from error
 

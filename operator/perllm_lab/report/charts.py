@@ -97,9 +97,11 @@ def draw_bars(bars: Sequence[Bar], axis_format: str = PLAIN) -> str | None:
 
 def draw_parts(
     names: Sequence[str], parts: Sequence[Part], show: Callable[[float], str], axis_format: str, *, has_sums: bool
-) -> str:
-    """Return horizontal bars made of parts, each part with its figure where there is room for it."""
+) -> str | None:
+    """Return horizontal bars made of parts, each part with its figure where there is room for it; None without bars."""
     totals = [sum(values) for values in zip(*(part.values for part in parts), strict=True)]
+    if not totals:
+        return None
     limit = _limit_bars(totals, [])
 
     def paint(axes: Axes) -> None:

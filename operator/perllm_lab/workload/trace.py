@@ -1,19 +1,36 @@
-"""Reads request traces in the format of the Azure LLM inference trace of 2023."""
+"""Reads request traces in the formats of the Azure LLM inference traces and of BurstGPT."""
 
 import csv
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from itertools import islice
+from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 
+from perllm.api.base import MAX_TOKENS
+from perllm.text import cut
 from perllm_lab.workload.arrivals import Arrival
 
-COLUMNS = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
-GZIP_MAGIC = b"\x1f\x8b"
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "TIMESTAMP": ("timestamp",),
+    "ContextTokens": ("contexttokens", "request tokens"),
+    "GeneratedTokens": ("generatedtokens", "response tokens"),
+}
+"""The columns, and what published traces call them, in lower case: Azure's, and that of BurstGPT."""
 
-_Row = tuple[datetime, int, int]
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_QUOTED = 100
+"""Characters of a file that are repeated in a message."""
+
+_EXPECTED = f"the header {','.join(COLUMNS)}, in any order and with other columns in between"
+_EPOCH = datetime(1970, 1, 1)
+_PER_SECOND = 1_000_000
+
+_Row = tuple[int, int, int]
+"""A time in microseconds, tokens of the prompt, and tokens of the answer."""
 
 
 class TraceError(ValueError):
@@ -39,37 +56,72 @@ def read_trace(path: Path, *, limit: int | None = None) -> list[Arrival]:
 
 def parse_trace(lines: Iterable[str], *, limit: int | None = None) -> list[Arrival]:
     """Reads requests from CSV lines, see `read_trace`."""
-    rows = sorted(islice(_rows(lines), limit), key=lambda row: row[0])
+    rows = sorted(islice(_rows(lines), limit), key=itemgetter(0))
     if not rows:
-        raise TraceError(f"no requests; expected the header {','.join(COLUMNS)} and one request a line")
+        raise TraceError(f"no requests; expected {_EXPECTED}, and one request a line")
     first = rows[0][0]
-    return [Arrival((when - first).total_seconds(), prompt, output) for when, prompt, output in rows]
+    return [Arrival((at - first) / _PER_SECOND, prompt, output) for at, prompt, output in rows]
 
 
 def _rows(lines: Iterable[str]) -> Iterator[_Row]:
     reader = csv.reader(lines)
     header = [name.strip().lstrip("\ufeff") for name in next(reader, [])]
-    if header != COLUMNS:
-        raise TraceError(f"line 1: expected the header {','.join(COLUMNS)}, found {','.join(header) or 'nothing'}")
+    when, prompt, output = _find_columns(header)
+    read_time: Callable[[str], int] | None = None
     for row in reader:
-        if row:
-            yield _row(row, reader.line_num)
+        if not row:
+            continue
+        line = reader.line_num
+        if len(row) != len(header):
+            raise TraceError(f"line {line}: expected {len(header)} fields, found {len(row)}")
+        # All times of a file are of one kind: a number between dates would be a year away from them.
+        read_time = read_time or (_read_number if _is_number(row[when]) else _read_date)
+        yield (
+            _time(row[when], read_time, line),
+            _tokens(row[prompt], header[prompt], line),
+            _tokens(row[output], header[output], line),
+        )
 
 
-def _row(row: list[str], line: int) -> _Row:
-    if len(row) != len(COLUMNS):
-        raise TraceError(f"line {line}: expected {len(COLUMNS)} fields, found {len(row)}")
+def _find_columns(header: list[str]) -> list[int]:
+    names = [name.lower() for name in header]
+    found = [next((names.index(name) for name in known if name in names), -1) for known in COLUMNS.values()]
+    if -1 in found:
+        raise TraceError(f"line 1: expected {_EXPECTED}; found {cut(','.join(header), MAX_QUOTED) or 'nothing'}")
+    return found
+
+
+def _time(text: str, read: Callable[[str], int], line: int) -> int:
     try:
-        when = datetime.fromisoformat(row[0].strip())
+        return read(text.strip())
+    except (ValueError, OverflowError):
+        forms = "look like 2023-11-16 18:15:46.6805900 in all lines, or be a number in all"
+        raise TraceError(f"line {line}: TIMESTAMP must {forms}, not {cut(text, MAX_QUOTED)!r}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
     except ValueError:
-        raise TraceError(f"line {line}: TIMESTAMP must look like 2023-11-16 18:15:46.6805900, not {row[0]!r}") from None
+        return False
+
+
+def _read_number(text: str) -> int:
+    return round(float(text) * _PER_SECOND)
+
+
+def _read_date(text: str) -> int:
+    when = datetime.fromisoformat(text)
     if when.tzinfo is not None:
         # Clocks are set back in the middle of a night: only their offsets distinguish its hours.
         when = when.astimezone(UTC).replace(tzinfo=None)
-    return when, _tokens(row[1], COLUMNS[1], line), _tokens(row[2], COLUMNS[2], line)
+    return (when - _EPOCH) // timedelta(microseconds=1)
 
 
 def _tokens(text: str, column: str, line: int) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise TraceError(f"line {line}: {column} must be a whole number of at least 1, not {text!r}")
-    return int(text)
+    digits = text.strip()
+    # The length first: Python refuses to read a number of thousands of digits.
+    if not digits.isdecimal() or len(digits) > len(str(MAX_TOKENS)) or not 1 <= int(digits) <= MAX_TOKENS:
+        rule = f"must be a whole number of 1 to {MAX_TOKENS}; leave out requests without prompt or answer"
+        raise TraceError(f"line {line}: {column} {rule}; it is {cut(text, MAX_QUOTED)!r}")
+    return int(digits)

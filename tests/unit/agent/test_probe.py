@@ -127,6 +127,14 @@ async def test_a_server_that_is_not_ready_says_why(
     assert problem in (state.problem or "")
 
 
+async def test_a_list_of_models_may_be_odd_where_it_does_not_matter(server: FakeEngine, open_probe: Probe) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b'\xef\xbb\xbf{"data": [{"id": "m", "created": NaN, "path": "\xff"}]}\r\n')
+
+    server.pages["/v1/models"] = answer
+    assert (await open_probe().look()).models == ("m",)
+
+
 @pytest.mark.parametrize("status", [404, 405, 501])
 async def test_a_server_may_have_no_health_check(server: FakeEngine, open_probe: Probe, status: int) -> None:
     server.pages["/health"] = page("", status)

@@ -49,6 +49,7 @@ AB = {
     "cut off after the finish reason": encode(chunk("ab"), chunk(None, "stop")) + b'data: {"choices": [], "usa',
     "cut off in [DONE]": encode(chunk("ab"), chunk(None, "stop")) + b"data: [DO",
     "garbage after [DONE]": encode(chunk("ab")) + END + b"data: {oops\n\n\x00",
+    "a farewell of its own": encode(chunk("a"), chunk("b", "stop"), None, "bye") + b"event: close\ndata: bye\n\n",
     "null where there is nothing": encode(
         {"choices": [{"delta": {"role": "assistant", "content": None, "tool_calls": None, "refusal": None}}]},
         {"error": None, "choices": [{"delta": {"content": "ab"}, "finish_reason": None}], "usage": None},
@@ -111,7 +112,7 @@ async def test_a_page_that_mentions_data_is_not_a_stream(
         await ask(model_server, session, typed("text/html", page))
 
 
-NOT_ACCEPTED = {
+NOT_ACCEPTED: dict[str, object] = {
     "full": {"error": {"message": "The request queue is full.", "type": "SERVICE_UNAVAILABLE", "code": 503}},
     "loading": {"object": "error", "message": "Loading model", "code": "503"},
     "rate": {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}},
@@ -119,13 +120,14 @@ NOT_ACCEPTED = {
     "overloaded TGI": {"error": "Model is overloaded", "error_type": "overloaded"},
     "overloaded TGI, by its chat API": {"error": {"message": "Model is overloaded", "http_status_code": 429}},
     "many": {"error": {"message": "Too many", "code": 429}},
+    "in a list, as Google sends it": [{"error": {"code": 503, "message": "Overloaded", "status": "UNAVAILABLE"}}],
 }
 
 
 @pytest.mark.parametrize("error", NOT_ACCEPTED.values(), ids=NOT_ACCEPTED.keys())
 @pytest.mark.parametrize("is_streamed", [True, False])
 async def test_a_server_may_say_with_status_200_that_it_does_not_accept_a_request(
-    model_server: FakeModelServer, session: aiohttp.ClientSession, error: dict[str, object], is_streamed: bool
+    model_server: FakeModelServer, session: aiohttp.ClientSession, error: object, is_streamed: bool
 ) -> None:
     handler = stream(encode(chunk(""), error, "[DONE]")) if is_streamed else refuse(200, error)
     with pytest.raises(UnavailableError) as caught:

@@ -287,6 +287,7 @@ def test_a_server_says_after_or_at_what_time_to_ask_again(after: str, date: str 
 BROKEN = [
     (refuse(404, {"error": {"message": "no such model"}}), PromptRejectedError, "answered 404: no such model"),
     (refuse(400, {"error": "prompt too long"}), PromptRejectedError, "prompt too long"),
+    (refuse(400, [{"error": {"message": "in a list"}}]), PromptRejectedError, "answered 400: in a list$"),
     (refuse(307, Location="http://elsewhere/"), PromptRejectedError, "answered 307"),
     (refuse(500), ServerFailedError, "answered 500: status 500"),
     (refuse(424), ServerFailedError, "answered 424: status 424"),
@@ -414,6 +415,23 @@ async def test_an_answer_without_end_is_given_up(
         await ask(model_server.url, session, clock)
 
 
+async def test_a_stream_of_comments_is_given_up(
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    async def keep_alive(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b": ping\n\nevent: ping\ndata: {}\n\n")
+            await asyncio.sleep(0.01)
+
+    model_server.script = [keep_alive]
+    endpoint = Endpoint(session, model_server.url, now=clock.now, unix_now=lambda: UNIX_S, silence_s=0.1)
+
+    with pytest.raises(UnavailableError, match=r"nothing of the answer came for 0\.1 s"):
+        await asyncio.wait_for(endpoint.ask(REQUEST, Answer()), 5)
+
+
 async def test_an_answer_that_was_garbled_on_its_way_is_given_up(
     model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
@@ -427,5 +445,5 @@ async def test_an_answer_that_was_garbled_on_its_way_is_given_up(
     model_server.script = [stream(encode(chunk("so far")), then=garble)]
     endpoint = Endpoint(session, model_server.url, now=clock.now, unix_now=lambda: UNIX_S, silence_s=0.1)
 
-    with pytest.raises(ServerFailedError, match=r"aborted the answer: nothing came for 0\.1 s"):
+    with pytest.raises(ServerFailedError, match=r"aborted the answer: nothing (of the answer )?came for 0\.1 s"):
         await asyncio.wait_for(endpoint.ask(REQUEST, Answer(), lambda text: came.set()), 2)

@@ -19,8 +19,8 @@ FEEDS = {feed.metric: feed for feed in list_feeds(SETTINGS)}
 ENERGY, POWER = NodeMetric.ENERGY, NodeMetric.POWER
 
 
-def series(label: str, value: str, *, age_s: float = 3.0, rate: float = 1.0, **labels: str) -> Series:
-    """Return samples of ten minutes, ten seconds apart, that rise by ``rate`` a second."""
+def series(label: str, value: str, *, age_s: float = 3.0, rate: float = 1e5, **labels: str) -> Series:
+    """Return samples of ten minutes, ten seconds apart, that rise by ``rate`` a second, as 100 W do in millijoules."""
     samples = tuple((NOW_S - age_s - 10.0 * step, rate * (1e6 - 10.0 * step)) for step in range(60, -1, -1))
     return Series({"__name__": "m", label: value, **labels}, samples)
 
@@ -145,6 +145,16 @@ def test_a_counter_that_rises_faster_than_any_device_is_named_with_its_power() -
     assert "raise max_device_power_w" in finding.advice
 
 
+@pytest.mark.parametrize(("metric", "rate", "unit"), [(ENERGY, 60.0, "energy_unit_j"), (POWER, 6e-8, "power_unit_w")])
+def test_a_unit_that_is_a_thousand_times_too_small_is_named(metric: NodeMetric, rate: float, unit: str) -> None:
+    answers = {FEEDS[metric]: [series("node", "a", UUID="x", rate=rate), series("node", "bb", UUID="y", rate=rate)]}
+    findings = check_telemetry(Answers(answers, {}), NODES, SETTINGS, NOW_S, is_inside=True)
+
+    (named,) = [one for one in findings if "draws more than" in one.message]
+    assert named.message == f"{metric}: no device of a, bb draws more than 0.06 W"
+    assert named.advice == f"correct {unit}"
+
+
 def test_a_power_in_another_unit_is_named_and_its_node_is_not_sent_an_exporter() -> None:
     answers = {FEEDS[ENERGY]: [series("node", "a")], FEEDS[POWER]: [series("node", "bb", UUID="x", rate=0.015)]}
     findings = list(check_telemetry(Answers(answers, {}), NODES, SETTINGS, NOW_S, is_inside=True))
@@ -162,7 +172,7 @@ def test_a_counter_in_another_unit_than_its_power_is_named(rate: float, is_named
     )
     settings = TelemetrySettings(meters=(meter,))
     energy, power = list_feeds(settings)[:2]
-    answers = {energy: [series("node", "a", UUID="x", rate=rate)], power: [series("node", "a", UUID="x")]}
+    answers = {energy: [series("node", "a", UUID="x", rate=rate)], power: [series("node", "a", UUID="x", rate=1.0)]}
     findings = list(check_telemetry(Answers(answers, {}), NODES, settings, NOW_S, is_inside=True))
 
     named = [one.message for one in findings if "by its counter" in one.message]

@@ -30,6 +30,7 @@ def test_machines_are_counted_by_model_and_gpus_and_those_without_left_out():
         ("n-0,1,1,2\n", "line 2: expected 5 fields, found 4"),
         ("n-0,1,1,two,T4\n", "line 2: gpu must be a whole number of at most 64, not 'two'"),
         ("n-0,1,1,2,T4\nn-1,1,1,-1,T4\n", "line 3: gpu must be"),
+        (f"n-0,1,1,{'9' * 5000},T4\n", "line 2: gpu must be"),
         ("n-0,1,1,2, \n", "line 2: a machine with GPUs needs a model"),
     ],
 )

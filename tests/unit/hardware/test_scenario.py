@@ -48,6 +48,9 @@ def test_a_group_may_have_several_gpus_and_join_later():
         ("workload: {payload_share: 30}", "workload.payload_share: .*less than or equal to 1"),
         ("workload: {payload: 30}", "workload.payload: Extra"),
         ("pod_start_s: -1", "pod_start_s: .*greater than or equal to 0"),
+        ("pod_start_s: 1e9", "pod_start_s: .*less than or equal to 3600"),
+        ("workload: {payload_mb: 1e12}", "workload.payload_mb: .*less than or equal to 10000"),
+        ("workload: {hint_log_error: 1000}", "workload.hint_log_error: .*less than 10"),
         ("events: [{kind: flood, at: 0, groups: [edge]}]", r"events\[0\].kind: .*'loss', 'bandwidth' or 'speed'"),
         ("events: [{kind: loss, at: 5, groups: [edge]}]", r"events\[0\].at: .*less than or equal to 1"),
         ("events: [{kind: loss, at: 0.5}]", r"events\[0\]: .*name the groups or the nodes"),
@@ -80,6 +83,9 @@ def test_a_wrong_section_names_the_field(section, complaint):
         ),
         ("name: x\ngroups: [" + GOOD.replace("count: 2", "count: 0") + "]", r"groups\[0\].count: .*greater"),
         ("name: x\ngroups: [" + GOOD.replace("100", ".inf") + "]", r"groups\[0\].uplink_mbps: .*finite"),
+        ("name: x\ngroups: [" + GOOD.replace("100", ".nan") + "]", r"groups\[0\].uplink_mbps: .*finite"),
+        ("name: x\ngroups: [" + GOOD.replace("100", "1e-9") + "]", r"groups\[0\].uplink_mbps: .*greater than or equal"),
+        ("name: x\ngroups: [" + GOOD.replace("rtt_ms: 5", "rtt_ms: 1e12") + "]", r"groups\[0\].rtt_ms: .*less than"),
         (
             "name: x\ngroups: [" + GOOD.replace("rtt_ms", "rtt") + "]",
             r"groups\[0\].rtt_ms: Field required; .*rtt: Extra",
@@ -94,6 +100,8 @@ def test_a_wrong_section_names_the_field(section, complaint):
         (f"groups: [{GOOD}]", "name: Field required"),
         ("just words", "the whole file"),
         ("a: [", "not YAML"),
+        ("description: 2026-02-30", "not YAML: day"),
+        ("[" * 100_000, "not YAML: maximum recursion"),
     ],
 )
 def test_a_wrong_scenario_names_the_field(text, complaint):

@@ -45,6 +45,7 @@ def test_equal_data_gives_equal_charts() -> None:
 def test_nothing_is_drawn_without_figures() -> None:
     assert draw_bars([Bar("a", None, None, None, "-", "red")]) is None
     assert draw_lines([Line("a", LOOK, [1.0], [None])], Frame("x")) is None
+    assert draw_parts([], [Part("big", [], "red")], number, PLAIN, has_sums=True) is None
 
 
 def test_labels_do_not_overlap() -> None:

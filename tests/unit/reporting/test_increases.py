@@ -29,6 +29,10 @@ async def test_a_reset_loses_nothing() -> None:
     assert await increase(restarted, PERIOD.start_s + 1200) == pytest.approx(3600, abs=90)
 
 
+async def test_a_counter_below_zero_has_not_risen() -> None:
+    assert await increase(scrape((1200, 100.0, 0.0), (3000, -50.0, 0.0)), LONG_AGO_S) == 0
+
+
 async def test_a_counter_that_was_created_in_the_period_counts_from_zero() -> None:
     created_s = PERIOD.start_s + 1000
     first_seen_at_500 = scrape((600, 500.0, 0.0), start_s=created_s + 20)

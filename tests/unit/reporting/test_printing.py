@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from perllm.reporting import printing
+from perllm.reporting.command import bill
 from perllm.reporting.printing import describe_gap, select_installation
 from perllm.reporting.report import read_report
 from perllm.settings_file import ConfigError
@@ -56,6 +58,10 @@ async def test_a_report_without_any_metrics_asks_whether_there_are_some(
 
     assert "is the operator scraped?" in capsys.readouterr().err
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_period_that_cannot_be_read_says_how_days_are_written() -> None:
+    assert "in whole days 7d" in CliRunner().invoke(bill, ["--since", "1w"]).output
 
 
 async def test_without_any_metrics_there_is_no_gap() -> None:

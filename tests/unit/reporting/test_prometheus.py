@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from perllm.reporting.prometheus import (
 from perllm.settings_file import ConfigError
 from perllm.telemetry.source import PrometheusSource, TelemetryError
 from unit.cluster.fake_api import FakeApiServer
+from unit.telemetry.prometheus_of import say, served
 
 CONFIG_MAPS = "/api/v1/namespaces/perllm-system/configmaps"
 RELABELLED = {"labels": {"app.kubernetes.io/part-of": "platform"}}
@@ -61,6 +63,9 @@ async def test_no_or_several_or_unreadable_configurations_are_explained() -> Non
     install(api, "a", "telemetry: {colour: red}")
     with pytest.raises(ConfigError, match="not of this version: pass --prometheus"):
         await read_telemetry(api, "perllm-system")
+    install(api, "a", "telemetry: {url: 2026-02-30}")
+    with pytest.raises(ConfigError, match="not of this version: pass --prometheus"):
+        await read_telemetry(api, "perllm-system")
     install(api, "b", "")
     with pytest.raises(ConfigError, match="2 config maps"):
         await read_telemetry(api, "perllm-system")
@@ -75,20 +80,39 @@ async def test_answers_through_the_proxy_are_those_of_prometheus() -> None:
     path = "/proxy/api/v1/query_range"
     api.store(path, data={"result": [series]})
 
-    (found,) = await ProxiedPrometheus(api, "/proxy").query_range("up", 1, 2, 1)
+    (found,) = await ProxiedPrometheus(api, "/proxy", print).query_range("up", 1, 2, 1)
 
     assert (found.labels, found.samples) == ({"node": "n"}, ((1.0, 2.0), (2.0, 3.0)))
     assert api.calls[-1] == ("GET", path, {"query": "up", "start": "1", "end": "2", "step": "1"})
     api.store(path, data={"result": None})
     with pytest.raises(TelemetryError):
-        await ProxiedPrometheus(api, "/proxy").query_range("up", 1, 2, 1)
+        await ProxiedPrometheus(api, "/proxy", print).query_range("up", 1, 2, 1)
+
+
+PARTIAL = {"status": "success", "warnings": ["No StoreAPIs\x1b[31m matched"], "isPartial": True, "data": {"result": []}}
+
+
+async def test_an_answer_that_may_lack_series_is_said_to(tmp_path: Path) -> None:
+    api: Any = FakeApiServer()
+    api.store("/proxy/api/v1/query_range", **PARTIAL)
+    proxied: list[str] = []
+    await ProxiedPrometheus(api, "/proxy", proxied.append).query_range("up", 1, 2, 1)
+    direct: list[str] = []
+    async with (
+        served(say(json.dumps(PARTIAL))) as address,
+        open_prometheus(PrometheusAccess(url=f"http://{address}"), direct.append) as (source, _),
+    ):
+        await source.query_range("up", 1, 2, 1)
+
+    assert proxied == direct == ["No StoreAPIs matched", "the answer is partial"]
 
 
 async def test_a_url_or_a_file_is_preferred_to_the_configuration_in_the_cluster(tmp_path: Path) -> None:
     file = tmp_path / "perllm.yaml"
     file.write_text("telemetry: {url: 'http://p.m.svc:9090', matchers: {cluster: a}}")
 
-    async with open_prometheus(PrometheusAccess(config_file=file, url="http://127.0.0.1:9")) as (source, settings):
+    access = PrometheusAccess(config_file=file, url="http://127.0.0.1:9")
+    async with open_prometheus(access, print) as (source, settings):
         assert isinstance(source, PrometheusSource)
         assert settings.matchers == {"cluster": "a"}
         with pytest.raises(TelemetryError, match=r"Prometheus at http://127\.0\.0\.1:9 cannot be reached"):

@@ -140,6 +140,13 @@ async def test_promises_are_judged_by_what_chance_allows(met: int, words: str) -
     assert words in Document(render_page(await read_report(metrics.past()))).words
 
 
+@pytest.mark.parametrize("labels", [{}, {"chance": "high"}, {"chance": "nan-inf"}])
+async def test_promises_without_a_chance_are_left_out(labels: dict[str, str]) -> None:
+    metrics = ScrapedMetrics()
+    metrics.count("perllm_promises", 7, met="true", **labels)
+    assert (await read_report(metrics.past())).promises == ()
+
+
 def test_the_interval_of_a_promise_is_wilsons() -> None:
     assert Promise(90, 95, 46, 50).interval == pytest.approx((81.2, 96.8), abs=0.1)
 

@@ -70,11 +70,12 @@ def test_a_line_may_be_a_request_of_openais_batch_api(tmp_path: Path, name: str,
     ("request_", "problem"),
     [
         (make_request(tools=[]), "fields that would be ignored: tools"),
+        (make_request(max_tokens=5, max_completion_tokens=6), "fields that would be ignored: max_completion_tokens"),
         ({**make_request(), "url": "/v1/embeddings"}, "url: Input should be '/v1/chat/completions'"),
         ({**make_request(), "priority": 1}, "priority: Extra inputs are not permitted"),
         ({**make_request(), "body": []}, "body: Input should be a valid dictionary"),
     ],
-    ids=["field of the body", "url", "field", "body"],
+    ids=["field of the body", "another limit", "url", "field", "body"],
 )
 def test_a_request_that_no_task_can_make_is_refused(tmp_path: Path, request_: dict[str, object], problem: str) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps(request_))
@@ -97,7 +98,7 @@ def test_a_file_may_hold_an_array_or_lines_and_the_case_of_its_ending_does_not_m
     ("content", "message"),
     [
         ('{"prompt": "x"}', r"must be an array of objects; a file with one object per line ends in \.jsonl"),
-        ('{"prompt": "x"}\n{"prompt": "y"}', "is not valid JSON"),
+        ('{"prompt": "x"}\n{"prompt": "y"}', r"is not valid JSON: .*; one object per line takes \.jsonl"),
         ('[{"prompt": "x"}, {"prompt": 5}]', 'object 2, has a "prompt" that is not a string'),
     ],
 )
@@ -159,6 +160,16 @@ def test_standard_input_has_objects_if_its_first_line_is_one() -> None:
 @pytest.mark.parametrize("line", ["{", "5", '["prompt"]', '{"broken": "JSON"}'])
 def test_a_prompt_on_standard_input_may_look_like_json(line: str) -> None:
     assert read_stdin(f'{line}\n{{"prompt": "x"}}\n') == [(None, line), (None, '{"prompt": "x"}')]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"prompt": "x"}, {"prompt": "y"}]', '[\n  {"prompt": "x"}\n]\n', '{\n  "prompt": "x"\n}\n'],
+    ids=["array", "array on several lines", "object on several lines"],
+)
+def test_json_whose_lines_are_no_prompts_is_refused_on_standard_input(text: str) -> None:
+    with pytest.raises(PromptError, match=r"each object on one line, as jq -c '.\[\]' writes them"):
+        read_stdin(text)
 
 
 def test_other_encodings_are_refused() -> None:

@@ -69,7 +69,8 @@ def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--load", "fast"], "is not a list of numbers"),
-        (["--load", "0.9,-1"], "every load must be above 0"),
+        (["--load", "0.9,-1"], "every load must be at least 0.001"),
+        (["--load", "1e-9"], "every load must be at least 0.001"),
         (["--hints", "some"], "must be 'none' or a standard deviation"),
         (["--scenario", "nowhere"], "no scenario nowhere"),
         (["--trace", "synthetic:poems"], "no synthetic trace 'poems'"),
@@ -77,6 +78,8 @@ def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
         (["--pod-start", "1"], "requests have no pod that starts"),
         (["--work", "pods", "--pod-start", "nan"], "nan is not a finite number"),
         (["--scrape", "inf"], "inf is not a finite number"),
+        (["--scrape", "1e-6"], "is not in the range x>=0.1"),
+        (["--work", "pods", "--pod-start", "1e9"], "is not in the range 0<=x<=3600"),
         (["--policies", "random", "--subject", "cs-ucb"], "--subject cs-ucb is not one of the policies: random"),
         (["--work", "both"], "'both' is not one of 'pods', 'requests'"),
     ],

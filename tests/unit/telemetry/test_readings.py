@@ -100,6 +100,13 @@ def test_link_of_unknown_speed_has_no_total_bandwidth(readings: FilledReadings) 
     assert readings.figures("n", 100).bandwidth_total_bps == MISSING
 
 
+@pytest.mark.parametrize("bytes_s", [-125_000.0, 0.0, (2**32 - 1) * 125_000.0])
+def test_a_speed_that_no_link_has_is_unknown(readings: FilledReadings, bytes_s: float) -> None:
+    readings.add(NodeMetric.LINK_SPEED, "n", "eth0", [(100, bytes_s)], now_s=100)
+
+    assert readings.figures("n", 100).bandwidth_total_bps == MISSING
+
+
 def test_age_is_that_of_the_oldest_figure(readings: FilledReadings) -> None:
     readings.add(NodeMetric.POWER, "n", "gpu0", [(80, 1.0)], now_s=100)
     readings.add(NodeMetric.LINK_SPEED, "n", "eth0", [(95, 1.0)], now_s=100)

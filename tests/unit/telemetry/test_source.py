@@ -10,6 +10,7 @@ import pytest
 import requests
 from pydantic import ValidationError
 
+from perllm.settings_file import ConfigError
 from perllm.telemetry import source as module
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError, hide_credentials
@@ -74,6 +75,15 @@ def test_authentication_that_is_half_or_double_is_refused(fields: dict[str, str]
 def test_a_url_that_would_be_taken_for_another_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="in user and password write / as %2F"):
         TelemetrySettings(url=url)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "localhost:9090", "http://u:a/b@c"])
+def test_the_url_of_a_command_has_to_be_one_as_well(url: str) -> None:
+    settings = TelemetrySettings(matchers={"cluster": "a"})
+
+    assert settings.with_url("http://p:9090") == settings.model_copy(update={"url": "http://p:9090"})
+    with pytest.raises(ConfigError, match=r"^--prometheus: "):
+        settings.with_url(url)
 
 
 @pytest.mark.parametrize(

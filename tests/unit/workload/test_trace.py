@@ -37,13 +37,21 @@ def test_requests_out_of_order_are_put_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "line 1: expected the header TIMESTAMP,ContextTokens,GeneratedTokens, found nothing"),
+        ("", "line 1: expected the header TIMESTAMP,ContextTokens,GeneratedTokens, .*; found nothing"),
+        (HEADER.replace(",", ";") + ROWS.replace(",", ";"), "found TIMESTAMP;ContextTokens;GeneratedTokens"),
         ("time,in,out\n", "line 1: expected the header"),
         (HEADER, "no requests"),
         (HEADER + ROWS + "2023-11-16 18:15:52,7\n", "line 5: expected 3 fields, found 2"),
         (HEADER + "yesterday,7,7\n", "line 2: TIMESTAMP must look like"),
-        (HEADER + "2023-11-16 18:15:52,-7,7\n", "line 2: ContextTokens must be a whole number of at least 1, not '-7'"),
+        (HEADER + "0001-01-01 00:00:00+14:00,7,7\n", "line 2: TIMESTAMP must look like"),
+        (HEADER + "2023-11-16 18:15:52,7,7\n8,7,7\n", "line 3: TIMESTAMP must .* or be a number in all, not '8'"),
+        (HEADER + "8,7,7\n2023-11-16 18:15:52,7,7\n", "line 3: TIMESTAMP must .*, not '2023-11-16 18:15:52'"),
+        (HEADER + "8,7,7\nnan,7,7\n", "line 3: TIMESTAMP must"),
+        (HEADER + "2023-11-16 18:15:52,-7,7\n", "line 2: ContextTokens must be a whole number of 1 to .*; it is '-7'"),
         (HEADER + "2023-11-16 18:15:52,7,1e3\n", "line 2: GeneratedTokens must be"),
+        (HEADER + "2023-11-16 18:15:52,7,0\n", "line 2: GeneratedTokens .* leave out requests without"),
+        (HEADER + "2023-11-16 18:15:52,7,10000001\n", "line 2: GeneratedTokens must be"),
+        (HEADER + f"2023-11-16 18:15:52,{'9' * 5000},7\n", "line 2: ContextTokens must be .*; it is '9{99}…'"),
     ],
 )
 def test_a_wrong_trace_names_the_line(tmp_path, text, complaint):
@@ -66,6 +74,17 @@ def test_a_damaged_archive_is_refused_by_name(tmp_path):
     path.write_bytes(bytes(whole))
     with pytest.raises(TraceError, match=r"trace\.csv\.gz: cannot be read"):
         read_trace(path)
+
+
+def test_columns_are_found_by_name_in_any_order(tmp_path):
+    text = "Model,generatedtokens,TimeStamp,CONTEXTTOKENS\nm,44,2023-11-16T18:15:46Z,374\n"
+    assert read_trace(write(tmp_path, text)) == [Arrival(0.0, 374, 44)]
+
+
+def test_the_columns_of_burstgpt_are_known_and_times_may_be_numbers(tmp_path):
+    header = "\ufeffTimestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\r\n"
+    rows = '45.5,ChatGPT,472,18,490,Conversation log\r\n5,GPT-4,1087,230,1317,"API log"\r\n'
+    assert read_trace(write(tmp_path, header + rows)) == [Arrival(0.0, 1087, 230), Arrival(40.5, 472, 18)]
 
 
 def test_times_of_different_zones_are_compared_as_moments(tmp_path):
