@@ -198,6 +198,7 @@ class Wiring:
             base.metrics,
             base.outages,
             base.rng,
+            is_known=controller.is_known,
             namespaces=base.config.namespaces,
         )
 

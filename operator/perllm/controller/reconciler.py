@@ -12,7 +12,6 @@ from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
-from perllm.cluster.shapes import as_object
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
@@ -22,7 +21,7 @@ from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
 from perllm.controller.stages import note_energy
-from perllm.controller.status_writer import StatusWriter
+from perllm.controller.status_writer import StatusWriter, read_stored
 from perllm.controller.summary import is_settled
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_status
@@ -121,9 +120,9 @@ class Reconciler:
         if self._tracking.find(key, uid) is not None:
             self.report_fault(key, words)
             return
-        stored = as_object(item.get("status"))
+        stored = read_stored(item)
         self._writer.seed(key, stored)
-        self._put_fault(key, uid, read_status(stored), words)
+        self._put_fault(key, uid, read_status(stored.fields), words)
 
     def _put_fault(self, key: str, uid: str, status: TaskStatus, words: str) -> None:
         if not status.phase.is_final:
