@@ -101,6 +101,7 @@ class TaskStream:
         self._listing: dict[str, dict[str, str]] = {}
         self._generations: dict[str, dict[str, Generation]] = {}
         self._open: Counter[str] = Counter()
+        self._open_since_s: dict[str, float] = {}
         self._listed: set[str] = set()
         self._known: set[str] = set()
 
@@ -111,8 +112,13 @@ class TaskStream:
 
     def knows(self, namespace: str) -> bool:
         """Whether the controller has received all tasks of a namespace, and their changes are watched."""
+        return self.find_since_s(namespace) is not None
+
+    def find_since_s(self, namespace: str) -> float | None:
+        """Return the time of a loop since which all that is watched without a break; None if it is not watched now."""
         places = None, namespace
-        return any(self._open[path] > 0 and _read_namespace(path) in places for path in tuple(self._known))
+        known = (path for path in tuple(self._known) if _read_namespace(path) in places)
+        return min((self._open_since_s[path] for path in known if self._open[path] > 0), default=None)
 
     @property
     def watched(self) -> int:
@@ -167,6 +173,8 @@ class TaskStream:
 
     async def read_events(self, path: str, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """Yield the lines of a watch in a form that Kopf can process."""
+        if not self._open[path]:
+            self._open_since_s[path] = asyncio.get_running_loop().time()
         self._open[path] += 1
         closed_in_s = 0.0
         try:

@@ -109,8 +109,13 @@ class TaskWatch:
 
     def knows(self, namespace: str) -> bool:
         """Whether all tasks of a namespace are known and watched now."""
+        return self.is_current(namespace, for_s=0.0)
+
+    def is_current(self, namespace: str, *, for_s: float) -> bool:
+        """Whether all tasks of a namespace are known and watched now, and have been without a break for `for_s`."""
         stream = self._stream
-        return self._thread.is_alive() and stream is not None and stream.knows(namespace)
+        since_s = stream.find_since_s(namespace) if self._thread.is_alive() and stream is not None else None
+        return since_s is not None and self._target.time() - since_s >= for_s
 
     def start(self) -> None:
         """Start to watch."""

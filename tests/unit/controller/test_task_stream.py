@@ -99,6 +99,28 @@ async def test_a_run_that_delivers_nothing_ends_soon() -> None:
         await watch._end_when_stuck(make_stream(), asyncio.Event())
 
 
+async def test_tasks_are_watched_without_a_break_since_the_last_outage_and_not_since_the_last_watch_was_opened() -> (
+    None
+):
+    loop, stream = asyncio.get_running_loop(), make_stream()
+    first = asyncio.create_task(follow(stream, "a"))
+    await read(stream, "a", "t")
+    await asyncio.sleep(1.0)
+    begun_s = loop.time() - 1.0
+    second = asyncio.create_task(follow(stream, "a"))
+    await asyncio.sleep(5.0)
+    first.cancel()
+    await asyncio.sleep(5.0)
+    assert stream.find_since_s("a") == pytest.approx(begun_s, abs=0.1)
+    second.cancel()
+    await asyncio.sleep(1.0)
+    assert stream.find_since_s("a") is None
+    third = asyncio.create_task(follow(stream, "a"))
+    await asyncio.sleep(1.0)
+    assert stream.find_since_s("a") == pytest.approx(loop.time() - 1.0, abs=0.1)
+    third.cancel()
+
+
 def to_line(**status: Any) -> bytes:
     """Return the event of a change of task t."""
     item = task_object(status=status)
