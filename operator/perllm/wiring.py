@@ -21,6 +21,7 @@ from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, TaskControl
 from perllm.controller.end_metrics import EndMetrics
+from perllm.controller.lifecycle import CATCH_UP_S
 from perllm.controller.settings import read_controller_settings
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.watch import TaskWatch
@@ -172,6 +173,7 @@ class Wiring:
             wake=wake,
             has_tasks=lambda namespace: self.tasks.knows(namespace),
             has_pods=lambda namespace: self.watches.has_pods(namespace),
+            is_current=lambda namespace: self.tasks.is_current(namespace, for_s=CATCH_UP_S),
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
             charge=charge_nothing if self.costs is None else self.costs.charge,
@@ -198,6 +200,7 @@ class Wiring:
             base.metrics,
             base.outages,
             base.rng,
+            is_known=controller.is_known,
             namespaces=base.config.namespaces,
         )
 

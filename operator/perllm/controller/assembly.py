@@ -57,6 +57,7 @@ class ControllerContext:
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks of a namespace are known at the moment.
         has_pods: whether the pods of a namespace were listed.
+        is_current: whether tasks and pods of a namespace are known as they are, not as they were before an outage.
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task but is in the ledger.
         suspensions: know which tasks may not run for now.
@@ -75,6 +76,7 @@ class ControllerContext:
     wake: asyncio.Event
     has_tasks: Callable[[str], bool]
     has_pods: Callable[[str], bool]
+    is_current: Callable[[str], bool] = lambda _: True
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
     suspensions: Suspensions = field(default_factory=Suspensions)
@@ -186,6 +188,7 @@ class TaskControl:
             guard=context.guard,
             patience=self._settings.patience,
             has_pods=context.has_pods,
+            is_current=context.is_current,
             unix_now=context.unix_now,
             charge=context.charge,
         )

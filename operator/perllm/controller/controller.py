@@ -24,7 +24,7 @@ from perllm.controller.prompt_ratios import PromptRatios
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
-from perllm.controller.status_writer import StatusWriter, is_written_by_others
+from perllm.controller.status_writer import StatusWriter, Stored, read_stored
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_status, read_task, read_task_demand
 from perllm.controller.tracking import Tracked, Tracking
@@ -118,6 +118,10 @@ class Controller:
         key = object_key(item)
         work = partial(self._take_task, item, deleted=deleted)
         self._guard.run("task", key, work, on_fault=partial(self._reconciler.report_unread, item))
+
+    def is_known(self, item: Object) -> bool:
+        """Whether the status of a task is as PerLLM has written it; any thread may ask."""
+        return self._writer.is_known(object_key(item), as_object(item.get("status")))
 
     def on_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
         """Forget the tasks that are not in a list of all that exist: they were deleted while no watch was open.
@@ -223,7 +227,7 @@ class Controller:
 
     def _track(self, task: Task, status: TaskStatus, item: Object) -> Tracked:
         """Begin to follow a task, with the pods and the request that it has already."""
-        self._writer.seed(task.key, item.get("status") or {})
+        self._writer.seed(task.key, read_stored(item))
         if task.spec is not None and status.received_time is None:
             self._scheduler.note_arrival(task.to_request())
         tracked = self._tracking.add(task, status)
@@ -239,14 +243,14 @@ class Controller:
         key, status = tracked.task.key, adopt_report(tracked.status, item)
         if is_late_report(status, item):
             # Because of the report, the status that ends or replaces its attempt was not written.
-            self._writer.observe(key, as_object(item.get("status")))
+            self._writer.observe(key, read_stored(item))
             self._writer.put(key, tracked.task.uid, status)
         if status is tracked.status:
             return
         tracked.status = status
         if tracked.task.spec is not None and status.run is not None:
             self._ratios.learn(tracked.task.spec, status.run)
-        self._writer.observe(key, as_object(item.get("status")))
+        self._writer.observe(key, read_stored(item))
         run = read_run(tracked.task, status)
         if run is not None:
             self._take_pod(run, is_gone=False)
@@ -277,13 +281,12 @@ class Controller:
 
     def _take_status(self, item: Object, tracked: Tracked | None, stub: Stub | None) -> None:
         """Handle what an agent has reported, and write the status again if another client has changed it."""
-        key, uid, present = object_key(item), item["metadata"]["uid"], as_object(item.get("status"))
+        key, uid, present = object_key(item), item["metadata"]["uid"], read_stored(item)
         if tracked is not None:
             self._take_report(tracked, item)
-            if is_written_by_others(item):
-                self._writer.restore(key, uid, tracked.status, present)
-        elif stub is not None and (is_written_by_others(item) or _has_other_run(item, stub)):
-            self._writer.seed(key, stub.status)
+            self._writer.restore(key, uid, tracked.status, present)
+        elif stub is not None and not stub.has(present):
+            self._writer.seed(key, Stored(stub.status, stub.version))
             self._writer.restore(key, uid, stub.status, present)
 
     def _put_to_history(self, item: Object) -> bool:
@@ -343,12 +346,6 @@ class Controller:
         self._reconciler.reconcile(pod.task_key)
         if pod.node is None and pod.wait_reason:
             self._scheduler.release_room(pod.task_key)
-
-
-def _has_other_run(item: Object, stub: Stub) -> bool:
-    """Whether the report of a run has kept the last status of a finished task from being written."""
-    run = as_object(item.get("status")).get("run")
-    return run is not None and run != stub.status.get("run")
 
 
 def _is_seen(item: Object, known: Task | Stub) -> bool:

@@ -11,10 +11,9 @@ from operator import attrgetter
 import orjson
 
 from perllm.api import names
-from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.pod_keeper import PodKeeper
-from perllm.controller.status_writer import Fields
+from perllm.controller.status_writer import Fields, Stored
 
 COMPRESSION = 1
 
@@ -47,7 +46,8 @@ class Stub:
         generation: generation of its spec.
         ended_s: Unix time at which its end was seen.
         expires_s: Unix time at which it is to be deleted; inf for never.
-        packed_status: its status, in case another client changes it.
+        packed_status: its status as it is stored, in case another client changes it.
+        version: the version of the task that has it.
         is_deleting: whether its deletion was requested.
     """
 
@@ -56,6 +56,7 @@ class Stub:
     ended_s: float
     expires_s: float
     packed_status: bytes
+    version: int = 0
     is_deleting: bool = False
 
     @property
@@ -64,10 +65,14 @@ class Stub:
         fields: Fields = orjson.loads(zlib.decompress(self.packed_status))
         return fields
 
+    def has(self, present: Stored) -> bool:
+        """Whether what is present is its status, or is older."""
+        return present.version < self.version or present.version == self.version > 0 or present.fields == self.status
 
-def pack_status(status: TaskStatus) -> bytes:
+
+def pack_status(status: Fields) -> bytes:
     """Return a status in a tenth of the memory that it takes as an object."""
-    return zlib.compress(orjson.dumps(status.to_object()), COMPRESSION)
+    return zlib.compress(orjson.dumps(status), COMPRESSION)
 
 
 class History:

@@ -50,6 +50,8 @@ MAX_REFUSALS = 10
 Requests are repeated until the deadline: a server that is overloaded for a while says nothing about the task.
 """
 
+CATCH_UP_S = 15.0
+"""How long after an outage kubelets and agents may take to report what ended meanwhile: both try every ten seconds."""
 
 REPORT_S = 0.5
 """How long the report of a request that ended in time may take to be seen. Its agent ends it at the deadline itself."""
@@ -89,6 +91,7 @@ def advance(
     note: Note | None = None,
     *,
     suspension: Note | None = None,
+    is_current: bool = True,
 ) -> Step:
     """Return the next step of a task.
 
@@ -99,12 +102,13 @@ def advance(
         now_s: Unix time.
         note: why it has no pod, if that is known.
         suspension: why it may not run for now; None if it may.
+        is_current: whether the pods are known as they are, and not as they were before an outage of the API server.
     """
     if task.spec is None:
         is_over = status.phase.is_final
         return Step(follow(task, status) if is_over else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
-        step = _go_on(task, status, find_judged(status, pods), now_s)
+        step = _go_on(task, status, find_judged(status, pods), now_s, is_current)
         if suspension is not None and not step.status.phase.is_final:
             return _suspend(task, step.status, pods, suspension, now_s)
         if step.attempt is not None and note is not None:
@@ -155,6 +159,11 @@ def find_verdict_s(task: Task, pods: Sequence[Pod]) -> float:
     return task.due_s + (REPORT_S if is_awaited else 0.0)
 
 
+def may_be_in_time(pods: Sequence[Pod], *, is_current: bool) -> bool:
+    """Whether a pod or request of a task may have ended in time although that is not known after its deadline."""
+    return not is_current and any(pod.node is not None and not pod.is_finished for pod in pods)
+
+
 def find_closed_s(task: Task, pod: Pod) -> float | None:
     """Return the Unix time at which a request has left its slot, regardless of its report; None if it may continue."""
     is_awaited = pod.is_served and not pod.is_finished and task.spec is not None
@@ -163,7 +172,7 @@ def find_closed_s(task: Task, pod: Pod) -> float | None:
     return task.due_s + CLOSED_S
 
 
-def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
+def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, is_current: bool) -> Step:
     """Return the next step of a task that has not ended."""
     status = accept(task, status, now_s)
     last = max(pods, key=lambda pod: pod.attempt, default=None)
@@ -177,7 +186,7 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
         return Step(succeed(task, status, ran, now_s))
     if task.is_deleting:
         return Step(end(task, status, TaskPhase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
-    if now_s >= find_verdict_s(task, pods):
+    if now_s >= find_verdict_s(task, pods) and not may_be_in_time(pods, is_current=is_current):
         status = miss_deadline(task, status, now_s)
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"

@@ -12,7 +12,6 @@ from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
-from perllm.cluster.shapes import as_object
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
@@ -22,7 +21,7 @@ from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
 from perllm.controller.stages import note_energy
-from perllm.controller.status_writer import StatusWriter
+from perllm.controller.status_writer import StatusWriter, read_stored
 from perllm.controller.summary import is_settled
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_status
@@ -41,6 +40,9 @@ UNFINISHED_DELAY_S = 1.0
 
 PODS_PAUSE_S = 10.0
 """How often a task is examined whose pods cannot be listed yet."""
+
+BLIND_PAUSE_S = 5.0
+"""How often a task is examined whose deadline has passed during an outage of the API server."""
 
 LOOK_S = 60.0
 """How often a task that waits for a time is looked at: the clock may be set to another time meanwhile."""
@@ -67,6 +69,7 @@ class Reconciler:
         guard: contains failures about single tasks.
         patience: how long pods may take.
         has_pods: whether the pods of a namespace were listed; without them a task may seem to need one that it has.
+        is_current: whether tasks and pods of a namespace are known as they are, not as they were before an outage.
         unix_now: wall clock.
         charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """
@@ -86,6 +89,7 @@ class Reconciler:
         guard: Guard,
         patience: PodPatience,
         has_pods: Callable[[str], bool],
+        is_current: Callable[[str], bool],
         unix_now: Callable[[], float],
         charge: Charge = charge_nothing,
     ) -> None:
@@ -101,6 +105,7 @@ class Reconciler:
         self._guard = guard
         self._patience = patience
         self._has_pods = has_pods
+        self._is_current = is_current
         self._unix_now = unix_now
         self._charge = charge
 
@@ -121,9 +126,9 @@ class Reconciler:
         if self._tracking.find(key, uid) is not None:
             self.report_fault(key, words)
             return
-        stored = as_object(item.get("status"))
+        stored = read_stored(item)
         self._writer.seed(key, stored)
-        self._put_fault(key, uid, read_status(stored), words)
+        self._put_fault(key, uid, read_status(stored.fields), words)
 
     def _put_fault(self, key: str, uid: str, status: TaskStatus, words: str) -> None:
         if not status.phase.is_final:
@@ -196,8 +201,15 @@ class Reconciler:
             self._scheduler.withdraw(key)
             tracked.task = task
         self._accounts.call_ends(tracked, now_s)
-        suspension = self._suspensions.find(task, tracked.status)
-        step = lifecycle.advance(task, tracked.status, tracked.all_pods, now_s, tracked.note, suspension=suspension)
+        step = lifecycle.advance(
+            task,
+            tracked.status,
+            tracked.all_pods,
+            now_s,
+            tracked.note,
+            suspension=self._suspensions.find(task, tracked.status),
+            is_current=self._is_current(task.namespace),
+        )
         tracked.cause = step.cause
         self._adopt(tracked, step.status)
         if step.attempt is not None:
@@ -299,7 +311,10 @@ class Reconciler:
         unmeasured: Pod | None = None
         if not status.phase.is_final:
             verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)
-            waits_s += [verdict_s - now_s] if verdict_s > now_s else []
+            if verdict_s > now_s:
+                waits_s.append(verdict_s - now_s)
+            elif lifecycle.may_be_in_time(tracked.judged_pods, is_current=self._is_current(task.namespace)):
+                waits_s.append(BLIND_PAUSE_S)
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
             unmeasured = None if waits_s else step.finished
             waits_s.append(self._settlement.find_pause_s(step.finished, now_s))

@@ -13,7 +13,7 @@ from perllm.controller.history import History, Stub, pack_status
 from perllm.controller.lifecycle import find_end_s
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.reconciler import Reconciler
-from perllm.controller.status_writer import StatusWriter
+from perllm.controller.status_writer import StatusWriter, read_stored
 from perllm.controller.summary import is_settled
 from perllm.controller.task import read_status
 from perllm.controller.tracking import Tracked, Tracking
@@ -81,13 +81,15 @@ class Retirement:
 
     def _retire(self, tracked: Tracked) -> None:
         task, ended_s = tracked.task, find_end_s(tracked.status, self._unix_now())
+        stored = self._writer.stored(task.key)
         ttl_s = None if task.spec is None else task.spec.ttl_after_finished_s
         stub = Stub(
             uid=task.uid,
             generation=task.generation,
             ended_s=ended_s,
             expires_s=self._history.expire_s(ended_s, ttl_s),
-            packed_status=pack_status(tracked.status),
+            packed_status=pack_status(stored.fields),
+            version=stored.version,
             is_deleting=task.is_deleting,
         )
         self._reconciler.forget(task.key)
@@ -103,7 +105,8 @@ def read_stub(item: Object, pods: Collection[Pod], history: History, learner: Le
         history: knows how long tasks are kept.
         learner: knows which outcomes it contains.
     """
-    metadata, status = item["metadata"], read_status(item.get("status") or {})
+    metadata, stored = item["metadata"], read_stored(item)
+    status = read_status(stored.fields)
     generation = metadata.get("generation", 1)
     if not is_settled(status) or status.observed_generation != generation or any(map(_is_needed, pods)):
         return None
@@ -116,7 +119,8 @@ def read_stub(item: Object, pods: Collection[Pod], history: History, learner: Le
         generation=generation,
         ended_s=ended_s,
         expires_s=history.expire_s(ended_s, _read_ttl_s(item)),
-        packed_status=pack_status(status),
+        packed_status=pack_status(stored.fields),
+        version=stored.version,
         is_deleting=bool(metadata.get("deletionTimestamp")),
     )
 

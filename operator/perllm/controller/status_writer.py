@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 from perllm.api import names
 from perllm.api.task_status import RunsAs, TaskStatus
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
-from perllm.cluster.shapes import as_object, as_objects
+from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.writes import Write, WriteQueue
 
 log = logging.getLogger(__name__)
@@ -22,21 +24,31 @@ ESSENTIALS = ("observedGeneration", "phase", "attempts")
 
 SCHEMA_ERRORS = (400, 413, 422)
 
+RESTORE_PAUSE_S = 5.0
+"""How long after a status was restored it is restored again, so that a client that insists costs little."""
+
 TEST_FAILED = "the server rejected our request due to an error in our request"
 """The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid, or an agent has
 reported its run. The watch brings what is there instead."""
 
 
-def is_written_by_others(item: Object) -> bool:
-    """Whether another client has changed something in the status of a task since PerLLM wrote it.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The status of a task as the API server has it.
 
-    One that is gone as a whole has no writer, and may be that of a task that PerLLM has not written to yet.
+    Attributes:
+        fields: the status.
+        version: the version of the task that has it, which grows with every change; 0 if it is not known.
     """
-    if not item.get("status"):
-        return True
-    fields = as_objects(as_object(item.get("metadata")).get("managedFields"))
-    ours = (names.FIELD_MANAGER, names.AGENT_FIELD_MANAGER)
-    return any(one.get("subresource") == "status" and one.get("manager") not in ours for one in fields)
+
+    fields: Fields
+    version: int = 0
+
+
+def read_stored(item: Object) -> Stored:
+    """Return the status of a task as the API server has it."""
+    version = as_text(as_object(item.get("metadata")).get("resourceVersion"))
+    return Stored(as_object(item.get("status")), int(version) if version.isdecimal() else 0)
 
 
 def build_patch(uid: str, fields: Fields, stored: Fields) -> list[Fields]:
@@ -75,12 +87,14 @@ class StatusWriter:
         self._client = client
         self._writes = writes
         self._on_written = on_written
-        self._stored: dict[str, Fields] = {}
+        self._stored: dict[str, Stored] = {}
+        self._sent: dict[str, Fields] = {}
+        self._restored_s: dict[str, float] = {}
         self._wanted: dict[str, TaskStatus | Fields] = {}
         self._delays: dict[str, tuple[asyncio.TimerHandle, str]] = {}
         self._doubtful: set[str] = set()
 
-    def seed(self, key: str, stored: Fields) -> None:
+    def seed(self, key: str, stored: Stored) -> None:
         """Record the status that was read from the API server, unless one is known."""
         self._stored.setdefault(key, stored)
 
@@ -93,9 +107,10 @@ class StatusWriter:
             status: the status.
             delay_s: how long the write may wait for a newer status that replaces it, however long one before it may.
         """
-        if key not in self._wanted and self._stored.get(key):
+        stored = self.stored(key).fields
+        if key not in self._wanted and stored:
             status = _to_fields(status)
-            if self._stored[key] == status:
+            if stored == status:
                 return
         self._wanted[key] = status
         if not delay_s:
@@ -111,23 +126,38 @@ class StatusWriter:
         """How many statuses wait for newer ones that replace them."""
         return len(self._delays)
 
-    def observe(self, key: str, present: Fields) -> None:
+    def observe(self, key: str, stored: Stored) -> None:
         """Note what is stored, after an agent has added its report; the next status is made with it."""
-        self._stored[key] = present
+        self._stored[key] = stored
         self._doubtful.discard(key)
 
-    def restore(self, key: str, uid: str, newest: TaskStatus | Fields, present: Fields) -> None:
-        """Write the newest status of a task again, since another client has changed what is stored to what is present.
+    def is_known(self, key: str, present: Fields) -> bool:
+        """Whether a status is the one that is stored, as far as known, or is being stored; any thread may ask."""
+        stored = self._stored.get(key)
+        return (stored is not None and stored.fields == present) or self._sent.get(key) == present
 
-        Also if it is on its way: it was made without that change, so the API server may deny it.
+    def restore(self, key: str, uid: str, newest: TaskStatus | Fields, present: Stored) -> None:
+        """Write the newest status of a task again if another client has changed what is stored to what is present.
+
+        Also if it is on its way: it was made without that change, so the API server may deny it. What was present
+        before the last write is not any more.
         """
-        if self._stored.get(key) != present:
-            self._stored[key] = present
-            self.put(key, uid, newest)
+        if self.is_known(key, present.fields) or present.version < self.stored(key).version:
+            return
+        self._stored[key] = present
+        now_s = asyncio.get_running_loop().time()
+        pause_s = self._restored_s.get(key, -inf) + RESTORE_PAUSE_S - now_s
+        if pause_s <= 0.0:
+            self._restored_s[key] = now_s
+        self.put(key, uid, newest, delay_s=max(pause_s, 0.0))
+
+    def stored(self, key: str) -> Stored:
+        """Return what is stored, as far as known."""
+        return self._stored.get(key, Stored({}))
 
     def is_stored(self, key: str) -> bool:
-        """Whether the API server has the newest status."""
-        return key not in self._wanted
+        """Whether the API server has the newest status; of a task that it has changed meanwhile, it is not known."""
+        return key in self._stored and key not in self._wanted
 
     def hurry(self) -> None:
         """Write at once what was to wait for a newer status."""
@@ -136,7 +166,8 @@ class StatusWriter:
 
     def forget(self, key: str) -> None:
         """Drop everything about an object that no longer exists."""
-        self._stored.pop(key, None)
+        for known in (self._stored, self._sent, self._restored_s):
+            known.pop(key, None)
         self._wanted.pop(key, None)
         self._doubtful.discard(key)
         self._end_delay(key)
@@ -159,9 +190,9 @@ class StatusWriter:
             await self._store(key, uid, wanted)
 
     async def _store(self, key: str, uid: str, wanted: TaskStatus | Fields) -> None:
-        stored, fields = self._stored.setdefault(key, {}), _to_fields(wanted)
+        stored, fields = self._stored.setdefault(key, Stored({})), _to_fields(wanted)
         try:
-            written = fields if stored == fields else await self._patch(key, uid, fields)
+            written = stored if stored.fields == fields else await self._patch(key, uid, fields)
         except ApiError as error:
             if not _is_about_another(error):
                 is_order = fields.get("runsAs") == RunsAs.REQUEST
@@ -178,7 +209,7 @@ class StatusWriter:
         self._stored[key] = written
         if self._wanted.get(key) is wanted:
             del self._wanted[key]
-        if written is fields:
+        if self._sent.pop(key, None) is fields or written is stored:
             self._on_written(key, fields)
 
     async def _look(self, key: str, uid: str) -> bool:
@@ -193,30 +224,30 @@ class StatusWriter:
         item: Object = next((one for one in listing["items"] if one["metadata"]["name"] == name), {})
         if key not in self._doubtful:
             return True  # forgotten, or observed meanwhile
-        present, wanted = as_object(item.get("status")), _to_fields(self._wanted.get(key, {}))
-        run = as_object(present.get("run"))
+        present, wanted = read_stored(item), _to_fields(self._wanted.get(key, {}))
+        run = as_object(present.fields.get("run"))
         self.observe(key, present)
         is_same = bool(item) and uid == item["metadata"]["uid"]
         return is_same and (not run or "run" in wanted or run.get("attempt") != wanted.get("attempts"))
 
-    async def _patch(self, key: str, uid: str, fields: Fields) -> Fields:
-        """Return what is stored now: all of it, or the essentials if the schema does not admit the rest."""
+    async def _patch(self, key: str, uid: str, fields: Fields) -> Stored:
+        """Write a status, or the essentials of it if the schema does not admit the rest; return what is stored now."""
         try:
-            await self._replace(key, uid, fields)
+            return await self._replace(key, uid, fields)
         except ApiError as error:
             if error.status not in SCHEMA_ERRORS or _is_about_another(error):
                 raise
             message = f"the API server denied PerLLM's full status: {error.message}"
             essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": message}
-            reduced = {**self._stored.get(key, {}), **essentials}
-            await self._replace(key, uid, reduced)
+            reduced = await self._replace(key, uid, {**self.stored(key).fields, **essentials})
             log.error("the status of %s was denied; only its phase and the reason are written: %s", key, error)
             return reduced
-        return fields
 
-    async def _replace(self, key: str, uid: str, fields: Fields) -> None:
-        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields, self._stored.get(key, {}))
-        await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
+    async def _replace(self, key: str, uid: str, fields: Fields) -> Stored:
+        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields, self.stored(key).fields)
+        self._sent[key] = fields
+        answer = await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
+        return read_stored(answer)
 
 
 def _to_fields(status: TaskStatus | Fields) -> Fields:

@@ -32,7 +32,6 @@ from perllm.cluster.pod import MAX_ATTEMPT
 from perllm.cluster.shapes import as_object
 from perllm.cluster.sockets import open_socket
 from perllm.controller.handover import Handover
-from perllm.controller.status_writer import is_written_by_others
 from perllm.guard import describe
 from perllm.text import clean_line, error_line
 
@@ -47,6 +46,9 @@ REOPENED_S = 2.0
 
 OnTask = Callable[[Object, bool], None]
 """Called with (task, deleted)."""
+
+IsKnown = Callable[[Object], bool]
+"""Called in the thread of Kopf with a task; returns whether its status is as the operator has written it."""
 
 OnList = Callable[[str | None, Mapping[str, str]], None]
 """Called with (namespace or None for all, uid of every task there by namespace/name) after the tasks of a list."""
@@ -68,6 +70,7 @@ class TaskStream:
         handover: to the event loop of the controller.
         outages: is notified of failures.
         rng: for the jitter of pauses.
+        is_known: says whether the status of a task is the operator's own.
         watches: how many there are: one for all namespaces, or one for each.
 
     Attributes:
@@ -83,12 +86,14 @@ class TaskStream:
         outages: Outages,
         rng: Random,
         *,
+        is_known: IsKnown,
         watches: int = 1,
     ) -> None:
         self.pages = 0
         self._on_task = on_task
         self._on_list = on_list
         self._handover = handover
+        self._is_known = is_known
         self._outages = outages
         self._rng = rng
         self.watches = watches
@@ -96,6 +101,7 @@ class TaskStream:
         self._listing: dict[str, dict[str, str]] = {}
         self._generations: dict[str, dict[str, Generation]] = {}
         self._open: Counter[str] = Counter()
+        self._open_since_s: dict[str, float] = {}
         self._listed: set[str] = set()
         self._known: set[str] = set()
 
@@ -106,8 +112,13 @@ class TaskStream:
 
     def knows(self, namespace: str) -> bool:
         """Whether the controller has received all tasks of a namespace, and their changes are watched."""
+        return self.find_since_s(namespace) is not None
+
+    def find_since_s(self, namespace: str) -> float | None:
+        """Return the time of a loop since which all that is watched without a break; None if it is not watched now."""
         places = None, namespace
-        return any(self._open[path] > 0 and _read_namespace(path) in places for path in tuple(self._known))
+        known = (path for path in tuple(self._known) if _read_namespace(path) in places)
+        return min((self._open_since_s[path] for path in known if self._open[path] > 0), default=None)
 
     @property
     def watched(self) -> int:
@@ -162,6 +173,8 @@ class TaskStream:
 
     async def read_events(self, path: str, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """Yield the lines of a watch in a form that Kopf can process."""
+        if not self._open[path]:
+            self._open_since_s[path] = asyncio.get_running_loop().time()
         self._open[path] += 1
         closed_in_s = 0.0
         try:
@@ -208,8 +221,8 @@ class TaskStream:
             is_news = self._note_generation(path, item)
             if is_news and before is not None and _is_report(before, item):
                 self.hand_on(item, False)
-                is_news = False
-            return is_news or is_written_by_others(item)
+                return False
+            return is_news or not self._is_known(item)
         if kind == "DELETED":
             self._generations[path].pop(item["metadata"]["uid"], None)
         elif kind == "ERROR":

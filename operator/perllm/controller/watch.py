@@ -23,7 +23,7 @@ from perllm.cluster.client import WATCH_S, WATCH_SILENCE_S
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.outages import Outages
 from perllm.controller.handover import Handover
-from perllm.controller.task_stream import TOPIC, OnList, OnTask, TaskStream
+from perllm.controller.task_stream import TOPIC, IsKnown, OnList, OnTask, TaskStream
 from perllm.metrics import OperatorMetrics
 from perllm.text import error_line
 
@@ -65,6 +65,7 @@ class TaskWatch:
         metrics: counts restarts.
         outages: is notified of why the watch fails.
         rng: for the jitter of pauses.
+        is_known: says whether the status of a task is the operator's own.
         namespaces: whose tasks are watched; all when empty.
     """
 
@@ -77,6 +78,7 @@ class TaskWatch:
         outages: Outages,
         rng: Random,
         *,
+        is_known: IsKnown,
         namespaces: tuple[str, ...] = (),
     ) -> None:
         self._credentials = credentials
@@ -85,6 +87,7 @@ class TaskWatch:
         self._metrics = metrics
         self._outages = outages
         self._rng = rng
+        self._is_known = is_known
         self._namespaces = namespaces
         self._stopping = threading.Event()
         self._end_run: Callable[[], None] = lambda: None
@@ -106,8 +109,13 @@ class TaskWatch:
 
     def knows(self, namespace: str) -> bool:
         """Whether all tasks of a namespace are known and watched now."""
+        return self.is_current(namespace, for_s=0.0)
+
+    def is_current(self, namespace: str, *, for_s: float) -> bool:
+        """Whether all tasks of a namespace are known and watched now, and have been without a break for `for_s`."""
         stream = self._stream
-        return self._thread.is_alive() and stream is not None and stream.knows(namespace)
+        since_s = stream.find_since_s(namespace) if self._thread.is_alive() and stream is not None else None
+        return since_s is not None and self._target.time() - since_s >= for_s
 
     def start(self) -> None:
         """Start to watch."""
@@ -151,6 +159,7 @@ class TaskWatch:
             self._handover,
             self._outages,
             self._rng,
+            is_known=self._is_known,
             watches=max(len(self._namespaces), 1),
         )
         watchdog = loop.create_task(_end_when_stuck(stream, stop))

@@ -23,6 +23,7 @@ import numpy as np
 from perllm.guard import describe
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import Outcome
+from perllm.placement.away_nodes import LOOK_S, AwayNodes
 from perllm.placement.counterfactual import Circumstances, Ending, Prospect, find_written, revise
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
@@ -101,6 +102,7 @@ class Rehearsal:
         self._met: dict[str, MetThere] = {}
         self._runs: dict[str, RehearsedRun] = {}
         self._ends: list[tuple[float, str]] = []
+        self._away = AwayNodes()
 
     def place(self, request: PlacementRequest) -> Prospect | None:
         """Give a task to the other scheduler unless it has it; return its choice, None if there is none.
@@ -136,7 +138,7 @@ class Rehearsal:
         return None if met is None else met.residence
 
     def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
-        """Return what became of a task next to its counterfactual; None if it has none.
+        """Return what became of a task next to its counterfactual; None if it has none, or that is not known.
 
         Both sides are revised by what the task met on the real and on the rehearsed node, as far as that is known.
 
@@ -149,6 +151,8 @@ class Rehearsal:
         if other is None:
             return None
         other = self._prospects.get(decision.task_id, other)  # its node may have been lost since
+        if other.node in self._away and decision.task_id in self._runs:
+            return None
         if outcome is not None:
             real = self._revise(real, outcome.run.model, read_circumstances(outcome))
             other = self._revise_other(other, outcome)
@@ -193,7 +197,13 @@ class Rehearsal:
 
     def lose_node(self, node: str) -> None:
         """Place the tasks again that the other scheduler has on a node which has left the cluster."""
+        self._away.forget(node)
         _contain(f"node {node}", partial(self._lose_node, node))
+
+    def note_node(self, node: str, *, answers: bool) -> None:
+        """Note whether a node answers: as long as it does not, tasks do not end there, and then they are lost."""
+        _contain(f"node {node}", partial(self._end_tasks, self._now_s()))
+        self._away.note(node, self._now_s(), answers=answers)
 
     def _lose_node(self, node: str) -> None:
         now_s = self._now_s()
@@ -303,10 +313,15 @@ class Rehearsal:
         return replace(run, output_tokens=find_length(run.flight, run.quantile, shape, more_than=written))
 
     def _end_tasks(self, now_s: float) -> None:
+        for node in self._away.take_lost(now_s):
+            self._lose_node(node)
         while self._ends and self._ends[0][0] <= now_s:
             end_s, task_id = heappop(self._ends)
             if task_id not in self._runs:
                 continue  # it has ended earlier than was planned at first
+            if self._runs[task_id].prospect.node in self._away:
+                heappush(self._ends, (max(end_s, now_s) + LOOK_S, task_id))
+                continue
             run = self._runs[task_id] = self._lengthen(self._runs[task_id], end_s)
             due_s = self._find_end_s(run, end_s)
             if due_s > end_s + STEP_S:
@@ -322,11 +337,8 @@ class Rehearsal:
         flight, met = run.flight, self._ledger.observe(run.flight.task_id, now_s)
         if met is None:
             return now_s
-        circumstances = Circumstances(
-            prompt_tokens=flight.inference.prompt_tokens,
-            output_tokens=run.output_tokens,
-            residence=met,
-        )
+        tokens = flight.inference.prompt_tokens
+        circumstances = Circumstances(prompt_tokens=tokens, output_tokens=run.output_tokens, residence=met)
         laws = self._learner.laws(flight.inference.model, np.array([flight.row]))
         return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s
 

@@ -171,6 +171,7 @@ class Scheduler:
         self._take_serving(node.name, NOTHING)
         self._placer.note_bandwidth()
         self._rehearsal.note_bandwidth()
+        self._rehearsal.note_node(node.name, answers=node.answers)
         self._loop.examine_all()
 
     @recorded

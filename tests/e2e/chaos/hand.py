@@ -14,8 +14,8 @@ PATIENCE_S = 10.0
 RETRY_S = 0.3
 
 NOW: Object = {"gracePeriodSeconds": 0}
-EDITS: Sequence[Object | None] = ({"message": "edited by hand"}, {"phase": "Pending"}, None)
-"""Statuses that somebody may write; None removes the whole."""
+EDITS: Sequence[Object | None] = ({"message": "edited by hand"}, {"phase": "Pending"}, {"nodeName": None}, None)
+"""Statuses that somebody may write; None removes the field, or the whole."""
 
 
 class NothingToHitError(Exception):

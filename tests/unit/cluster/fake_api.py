@@ -24,6 +24,7 @@ class FakeApiServer:
         page_size: objects per page of a list.
         slow_s: seconds that every answer takes.
         asked: set once there was a request.
+        drops: fields of statuses that it does not know.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class FakeApiServer:
         self.page_size = 1000
         self.slow_s = 0.0
         self.asked = asyncio.Event()
+        self.drops: set[str] = set()
         self.oldest_version = 0
         self._version = 0
         self._objects: dict[str, Object] = {}
@@ -122,6 +124,8 @@ class FakeApiServer:
         metadata = self._objects[at]["metadata"]
         if kind is PatchKind.JSON:
             self._objects[at], body = _apply(self._objects[at], body), {}
+            for field in self.drops:
+                self._objects[at]["status"].pop(field, None)
         if kind is PatchKind.STRATEGIC:
             dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
             body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}

@@ -42,6 +42,7 @@ class Cluster:
     Attributes:
         unlisted: namespaces whose tasks cannot be listed.
         pods_unlisted: namespaces whose pods could not be listed yet.
+        outdated: namespaces that were not watched until now, so that what pods and agents report may not be known yet.
     """
 
     settings = ControllerSettings()
@@ -51,6 +52,7 @@ class Cluster:
         self.running: asyncio.Task[None] | None = None
         self.unlisted: set[str] = set()
         self.pods_unlisted: set[str] = set()
+        self.outdated: set[str] = set()
         self.begun_s: float | None = START_S
         self._wake = asyncio.Event()
         made = make_scheduler(make_node("n", slots=2), now_s=self.now_s, policy=CsUcb(), notify=self._wake.set)
@@ -79,6 +81,7 @@ class Cluster:
             wake=self._wake,
             has_tasks=lambda namespace: namespace not in self.unlisted,
             has_pods=lambda namespace: namespace not in self.pods_unlisted,
+            is_current=lambda namespace: namespace not in self.outdated,
             suspensions=self.build_suspensions(),
         )
         self.control = TaskControl(self.scheduler, self.parts, context, self.settings)

@@ -12,7 +12,7 @@ from perllm.cluster.devices import read_claim
 from perllm.cluster.pod import read_pod
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.times import format_time
-from perllm.controller.reconciler import LOOK_S, PROGRESS_DELAY_S, Reconciler
+from perllm.controller.reconciler import BLIND_PAUSE_S, LOOK_S, PROGRESS_DELAY_S, Reconciler
 from perllm.controller.settings import ControllerSettings
 from perllm.energy.bill import Owner
 from perllm.energy.settlement import SETTLING_S
@@ -402,6 +402,23 @@ async def test_a_deadline_that_passes_while_a_task_is_reconciled_is_noticed(
     cluster.pod(metadata={"labels": {"touched": "yes"}})
     await asyncio.sleep(1)
     assert cluster.status()["phase"] == "Failed"
+
+
+@pytest.mark.parametrize(("finishes", "phase"), [(True, "Succeeded"), (False, "Failed")])
+async def test_a_pod_that_ended_in_time_has_succeeded_though_it_could_not_report_that_during_an_outage(
+    cluster: Cluster, finishes: bool, phase: str
+) -> None:
+    cluster.create(deadline="11s", onDeadlineMissed="Terminate")
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.outdated.add("lab")
+    await asyncio.sleep(60)
+    assert cluster.status()["phase"] in ("Pending", "Scheduled")
+    if finishes:
+        cluster.finish()
+    cluster.outdated.clear()
+    await asyncio.sleep(BLIND_PAUSE_S + 1)
+    assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == (phase, finishes)
 
 
 @pytest.mark.parametrize("jump_s", [300.0, -300.0], ids=["forward", "back"])

@@ -35,8 +35,9 @@ def step(
     status: TaskStatus = NEW,
     now_s: float = NOW_S,
     suspension: Note | None = None,
+    is_current: bool = True,
 ) -> Step:
-    return advance(task or make_task(), status, pods, now_s, suspension=suspension)
+    return advance(task or make_task(), status, pods, now_s, suspension=suspension, is_current=is_current)
 
 
 def conditions(status: TaskStatus) -> dict[str, str]:
@@ -89,6 +90,21 @@ def test_the_phase_follows_from_what_is(situation: str) -> None:
     pods, spec, now_s, phase, attempt = SITUATIONS[situation]
     result = step(*pods, task=make_task(**spec), now_s=now_s)
     assert (result.status.phase, result.attempt) == (phase, attempt)
+
+
+def test_a_task_does_not_miss_its_deadline_while_the_end_of_its_pod_may_not_be_known() -> None:
+    task = make_task(onDeadlineMissed="Terminate")
+    held = step(running(), task=task, now_s=LATE_S, is_current=False).status
+    assert (held.phase, held.deadline_met) == (TaskPhase.RUNNING, None)
+    in_time = step(succeeded(finished_s=LATE_S - 1.0), task=task, status=held, now_s=LATE_S + 5.0).status
+    assert (in_time.phase, in_time.deadline_met) == (TaskPhase.SUCCEEDED, True)
+    assert step(running(), task=task, status=held, now_s=LATE_S + 5.0).status.phase is TaskPhase.FAILED
+
+
+@pytest.mark.parametrize("pods", [[], [waiting()], [failed()]], ids=["no pod", "not placed", "failed"])
+def test_a_task_that_cannot_have_ended_in_time_misses_its_deadline_at_once(pods: list[Pod]) -> None:
+    task = make_task(onDeadlineMissed="Terminate", retries=1)
+    assert step(*pods, task=task, now_s=LATE_S, is_current=False).status.phase is TaskPhase.FAILED
 
 
 @pytest.mark.parametrize("before", SITUATIONS)

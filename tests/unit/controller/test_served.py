@@ -384,3 +384,45 @@ async def test_a_status_that_another_client_removes_while_the_next_one_waits_is_
     await asyncio.sleep(4)
     status = cluster.status()
     assert (status["phase"], status["nodeName"], status["deadlineMet"]) == ("Running", "n", False)
+
+
+PLACED = (
+    "observedGeneration",
+    "phase",
+    "receivedTime",
+    "podName",
+    "nodeName",
+    "tier",
+    "runsAs",
+    "attempts",
+    "decision",
+)
+
+
+@pytest.mark.parametrize("field", [*PLACED, "decisionRecord", "conditions"])
+async def test_a_field_that_another_client_removes_from_the_status_of_a_running_task_is_restored(
+    cluster: ServedCluster, field: str
+) -> None:
+    cluster.ask()
+    await asyncio.sleep(5)
+    before = cluster.status()
+    cluster.controller.on_task(cluster.api.store(PATH, status={field: None}), deleted=False)
+    await asyncio.sleep(0.1)
+    assert cluster.status() == before
+    cluster.report()
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_report_is_no_edit_and_a_watch_that_shows_all_that_was_written_leads_to_no_writes(
+    cluster: ServedCluster,
+) -> None:
+    cluster.ask()
+    await asyncio.sleep(5)
+    cluster.report()
+    await asyncio.sleep(SETTLING_S + 1)
+    written = cluster.statuses
+    for event in [one for _, _, one in cluster.api._history if one["metadata"]["name"] == "t"]:
+        cluster.controller.on_task(event, deleted=False)
+        await asyncio.sleep(1)
+    assert cluster.statuses == written

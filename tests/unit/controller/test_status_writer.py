@@ -6,7 +6,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError
-from perllm.controller.status_writer import StatusWriter
+from perllm.controller.status_writer import RESTORE_PAUSE_S, StatusWriter, Stored, read_stored
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 
@@ -70,7 +70,7 @@ class TestStatusWriter:
         assert setting.patches == [{"number": 3}]
 
     async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
-        setting.writer.seed(KEY, {"number": 1})
+        setting.writer.seed(KEY, Stored({"number": 1}))
         setting.writer.put(KEY, UID, {"number": 1})
         await setting.writes.drain()
         setting.writer.put(KEY, UID, {"number": 1, "more": 2})
@@ -151,7 +151,7 @@ class TestStatusWriter:
         setting.writer.put(KEY, UID, {"phase": "Running", "number": 1})
         await setting.api.asked.wait()
         setting.writer.forget(KEY)
-        setting.writer.seed(KEY, {})
+        setting.writer.seed(KEY, Stored({}))
         await setting.writes.drain()
         setting.api.store(PATH)
         setting.writer.put(KEY, UID, {"phase": "Running"})
@@ -196,3 +196,71 @@ class TestStatusWriter:
         setting.writer.put(KEY, "uid-namesake", {"phase": "Pending"})
         await setting.writes.drain()
         assert [method for method, *_ in setting.api.calls] == ["PATCH", "PATCH"]
+
+
+NEWEST = {"phase": "Running", "nodeName": "n"}
+
+
+@pytest.mark.looptime
+class TestRestoration:
+    """Of statuses that other clients change."""
+
+    async def write(self, setting: Setting) -> None:
+        setting.writer.put(KEY, UID, NEWEST)
+        await setting.writes.drain()
+        setting.api.calls.clear()
+
+    def change(self, setting: Setting, **fields: Any) -> Stored:
+        """Change some fields of the status, as another client does, and return what the watch shows."""
+        return read_stored(setting.api.store(PATH, status=fields))
+
+    async def restore(self, setting: Setting, present: Stored) -> None:
+        setting.writer.restore(KEY, UID, NEWEST, present)
+        await setting.writes.drain()
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"nodeName": None}, {"phase": "Pending"}, {"message": "new"}, {"phase": None, "nodeName": None}],
+        ids=["a field removed", "a field changed", "a field added", "all removed"],
+    )
+    async def test_of_any_difference(self, setting: Setting, change: dict[str, Any]) -> None:
+        await self.write(setting)
+        await self.restore(setting, self.change(setting, **change))
+        assert setting.stored == NEWEST
+
+    async def test_writes_nothing_for_a_status_as_it_was_written(self, setting: Setting) -> None:
+        await self.write(setting)
+        await self.restore(setting, self.change(setting))
+        assert setting.patches == []
+
+    async def test_writes_nothing_for_what_was_there_before_the_last_write(self, setting: Setting) -> None:
+        before = self.change(setting, phase="Pending")
+        await self.write(setting)
+        await self.restore(setting, before)
+        assert setting.patches == []
+
+    async def test_writes_nothing_for_a_status_whose_write_is_not_confirmed_yet(self, setting: Setting) -> None:
+        setting.api.slow_s = 1.0
+        setting.writer.put(KEY, UID, NEWEST)
+        await asyncio.sleep(0.5)
+        setting.writer.restore(KEY, UID, NEWEST, Stored(NEWEST, 7))
+        await setting.writes.drain()
+        assert setting.patches == [NEWEST]
+
+    async def test_takes_what_the_api_server_made_of_a_status_for_that_status(self, setting: Setting) -> None:
+        """Where the CRD is older than the operator, the API server drops fields that it does not know."""
+        setting.api.drops = {"nodeName"}
+        await self.write(setting)
+        present = self.change(setting)
+        assert present.fields == {"phase": "Running"}
+        await self.restore(setting, present)
+        assert setting.patches == []
+
+    async def test_does_not_fight_a_client_that_insists(self, setting: Setting) -> None:
+        await self.write(setting)
+        for _ in range(600):
+            setting.writer.restore(KEY, UID, NEWEST, self.change(setting, nodeName=None))
+            await asyncio.sleep(0.1)
+        assert len(setting.patches) <= 2 * 60 / RESTORE_PAUSE_S + 1
+        await asyncio.sleep(RESTORE_PAUSE_S)
+        assert setting.stored == NEWEST

@@ -4,15 +4,17 @@ import asyncio
 import json
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import pytest
 from yarl import URL
 
 from perllm.api import names
+from perllm.cluster.client import Object
 from perllm.cluster.outages import Outages
 from perllm.controller import watch
 from perllm.controller.handover import Handover
-from perllm.controller.task_stream import TaskStream
+from perllm.controller.task_stream import IsKnown, OnTask, TaskStream
 from unit.controller.samples import task_object
 
 pytestmark = pytest.mark.looptime
@@ -26,9 +28,10 @@ class SilentWatch:
         return b""
 
 
-def make_stream() -> TaskStream:
+def make_stream(on_task: OnTask = lambda *_: None, is_known: IsKnown = lambda _: True) -> TaskStream:
     loop = asyncio.get_running_loop()
-    return TaskStream(lambda *_: None, lambda *_: None, Handover(loop), Outages(loop.time), Random(0), watches=2)
+    handover, outages = Handover(loop), Outages(loop.time)
+    return TaskStream(on_task, lambda *_: None, handover, outages, Random(0), is_known=is_known, watches=2)
 
 
 async def follow(stream: TaskStream, namespace: str) -> None:
@@ -96,36 +99,47 @@ async def test_a_run_that_delivers_nothing_ends_soon() -> None:
         await watch._end_when_stuck(make_stream(), asyncio.Event())
 
 
+async def test_tasks_are_watched_without_a_break_since_the_last_outage_and_not_since_the_last_watch_was_opened() -> (
+    None
+):
+    loop, stream = asyncio.get_running_loop(), make_stream()
+    first = asyncio.create_task(follow(stream, "a"))
+    await read(stream, "a", "t")
+    await asyncio.sleep(1.0)
+    begun_s = loop.time() - 1.0
+    second = asyncio.create_task(follow(stream, "a"))
+    await asyncio.sleep(5.0)
+    first.cancel()
+    await asyncio.sleep(5.0)
+    assert stream.find_since_s("a") == pytest.approx(begun_s, abs=0.1)
+    second.cancel()
+    await asyncio.sleep(1.0)
+    assert stream.find_since_s("a") is None
+    third = asyncio.create_task(follow(stream, "a"))
+    await asyncio.sleep(1.0)
+    assert stream.find_since_s("a") == pytest.approx(loop.time() - 1.0, abs=0.1)
+    third.cancel()
+
+
+def to_line(**status: Any) -> bytes:
+    """Return the event of a change of task t."""
+    item = task_object(status=status)
+    item["metadata"]["resourceVersion"] = "2"
+    return json.dumps({"type": "MODIFIED", "object": item}).encode()
+
+
 async def test_kopf_gets_what_others_write_to_a_status_and_of_our_own_writes_the_version_alone() -> None:
-    stream, path = make_stream(), names.tasks_path("lab")
-
-    async def deliver(manager: str) -> str:
-        item = task_object(status={"phase": "Pending"})
-        item["metadata"] |= {
-            "resourceVersion": "2",
-            "managedFields": [{"manager": manager, "subresource": "status"}],
-        }
-        line = json.dumps({"type": "MODIFIED", "object": item}).encode()
-        kind: str = json.loads(await stream._check(path, line))["type"]
-        return kind
-
+    stream, path = make_stream(is_known=lambda item: item["status"] == {"phase": "Pending"}), names.tasks_path("lab")
     await read(stream, "lab", "t")
-    assert await deliver(names.FIELD_MANAGER) == "BOOKMARK"
-    assert await deliver("kubectl-edit") == "MODIFIED"
+    assert json.loads(await stream._check(path, to_line(phase="Pending")))["type"] == "BOOKMARK"
+    assert json.loads(await stream._check(path, to_line()))["type"] == "MODIFIED"
 
 
 async def test_the_report_of_an_agent_goes_straight_to_the_controller() -> None:
-    loop, taken = asyncio.get_running_loop(), []
-    stream = TaskStream(
-        lambda item, _: taken.append(item), lambda *_: None, Handover(loop), Outages(loop.time), Random(0)
-    )
+    taken: list[Object] = []
+    stream = make_stream(lambda item, _: taken.append(item), lambda _: False)
     await read(stream, "lab", "t")
-    item = task_object("t", status={"run": {"attempt": 1}})
-    item["metadata"] |= {
-        "resourceVersion": "2",
-        "managedFields": [{"manager": names.AGENT_FIELD_MANAGER, "subresource": "status"}],
-    }
-    line = await stream._check(names.tasks_path("lab"), json.dumps({"type": "MODIFIED", "object": item}).encode())
+    line = await stream._check(names.tasks_path("lab"), to_line(run={"attempt": 1}))
     await asyncio.sleep(0.01)
     assert json.loads(line)["type"] == "BOOKMARK"
-    assert taken[-1] == item
+    assert taken[-1]["status"] == {"run": {"attempt": 1}}

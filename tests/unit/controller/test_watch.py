@@ -27,6 +27,11 @@ POLL_S = 0.02
 DEEP = "[" * 1100 + "]" * 1100
 
 
+def make_stream() -> TaskStream:
+    loop = asyncio.get_running_loop()
+    return TaskStream(print, print, Handover(loop), Outages(loop.time), Random(0), is_known=lambda _: True)
+
+
 class Watched:
     """A watch of a fake server, and what it has delivered: each task with whether the watch was ready by then."""
 
@@ -38,7 +43,9 @@ class Watched:
         credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
         outages = Outages(asyncio.get_running_loop().time)
         self.metrics = OperatorMetrics(CollectorRegistry())
-        self.watch = TaskWatch(credentials, self._note, self._note_list, self.metrics, outages, Random(0))
+        self.watch = TaskWatch(
+            credentials, self._note, self._note_list, self.metrics, outages, Random(0), is_known=lambda _: True
+        )
 
     def _note(self, item: Object, deleted: bool) -> None:
         self.seen[item["metadata"]["name"]] = item
@@ -215,9 +222,7 @@ async def test_a_request_that_is_cancelled_is_not_a_failure_of_the_api_server(ca
     app.router.add_get("/", hang)
     (port,) = find_free_ports(1)
     credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
-    stream = TaskStream(
-        print, print, Handover(asyncio.get_running_loop()), Outages(asyncio.get_running_loop().time), Random(0)
-    )
+    stream = make_stream()
     async with serve(app, LOOPBACK, port), stream.build_session(credentials) as session:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(session.get(f"{credentials.server}/"), 0.2)
@@ -242,9 +247,7 @@ async def test_a_namespace_that_may_not_be_read_is_logged_once_while_others_can(
     (port,) = find_free_ports(1)
     url = f"http://{LOOPBACK}:{port}"
     credentials = Credentials(url, None, None, None, lambda: None)
-    stream = TaskStream(
-        print, print, Handover(asyncio.get_running_loop()), Outages(asyncio.get_running_loop().time), Random(0)
-    )
+    stream = make_stream()
     async with serve(app, LOOPBACK, port), stream.build_session(credentials) as http:
         for namespace in ("closed", "open") * 3:
             await (await http.get(url + tasks.format(namespace))).read()

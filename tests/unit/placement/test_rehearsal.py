@@ -8,12 +8,15 @@ import pytest
 
 from perllm.cluster.node import Node
 from perllm.placement import rehearsal
+from perllm.placement.away_nodes import EVICTION_S, LOOK_S
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import MAX_MODELS, LoadedModels
 from perllm.placement.placer import Placement
 from perllm.placement.rehearsal import Rehearsal
 from unit.learning.outcomes import make_outcome
 from unit.placement.cluster_of import Setting, make_node, make_placer, make_request, make_setting
+from unit.placement.records import make_decision
+from unit.scheduling.schedulers import UPLINK
 
 
 @dataclass
@@ -38,7 +41,8 @@ class Rehearsed:
 
 
 def choose_first(placement: Placement) -> int | None:
-    return 0 if len(placement.names) else None
+    takes_pods = np.flatnonzero(placement.arms.compute_capacity > 0)
+    return int(takes_pods[0]) if len(takes_pods) else None
 
 
 def make_rehearsed(*nodes: Node, slots: float = 4.0, is_own: bool = False) -> Rehearsed:
@@ -148,6 +152,44 @@ def test_tasks_on_a_node_that_leaves_begin_again_elsewhere_with_the_same_answer_
     rehearsed.real.now_s += 1000.0 * again.forecast.times.solo_token_s
     rehearsed.rehearsal.find_residence("a")
     assert "a" in rehearsed.ledger
+
+
+def test_tasks_on_a_node_that_does_not_answer_begin_again_elsewhere_once_kubernetes_gives_up_their_pods() -> None:
+    rehearsed = make_rehearsed(make_node("n"), make_node("other"))
+    rehearsed.foresee("a")
+    rehearsed.real.fleet.put(make_node("n", is_open=False), 0, UPLINK)
+    rehearsed.rehearsal.note_node("n", answers=False)
+    rehearsed.real.now_s += EVICTION_S - 1.0
+    rehearsed.rehearsal.find_residence("a")
+    assert rehearsed.ledger.count(0, "m") == 1, "whether it has ended is not known"
+    rehearsed.real.now_s += 2.0
+    rehearsed.rehearsal.find_residence("a")
+    again = rehearsed.rehearsal.find("a")
+    assert again is not None
+    assert (again.node, rehearsed.ledger.count(0, "m")) == ("other", 0)
+
+
+def test_tasks_on_a_node_that_answers_again_in_time_have_ended_meanwhile() -> None:
+    rehearsed = make_rehearsed()
+    rehearsed.foresee("a")
+    rehearsed.rehearsal.note_node("n", answers=False)
+    rehearsed.real.now_s += EVICTION_S - LOOK_S
+    rehearsed.rehearsal.find_residence("a")
+    rehearsed.rehearsal.note_node("n", answers=True)
+    rehearsed.real.now_s += LOOK_S
+    rehearsed.rehearsal.find_residence("a")
+    assert "a" not in rehearsed.ledger
+
+
+@pytest.mark.parametrize("away_after_s", [0.0, 1000.0], ids=["while it runs", "once it has ended"])
+def test_a_task_is_compared_unless_its_counterfactual_is_on_a_node_that_does_not_answer(away_after_s: float) -> None:
+    rehearsed = make_rehearsed()
+    prospect = rehearsed.rehearsal.place(make_request("a"))
+    decision = make_decision(task_id="a", counterfactual=prospect)
+    rehearsed.real.now_s += away_after_s
+    rehearsed.rehearsal.note_node("n", answers=False)
+    ending = rehearsed.rehearsal.review(decision, 2000.0, None)
+    assert (ending is None) == (away_after_s == 0.0)
 
 
 def test_the_model_is_loaded_once_and_the_real_node_does_not_count_as_having_it() -> None:

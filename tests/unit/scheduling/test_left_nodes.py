@@ -1,13 +1,16 @@
 """What ends badly on a node after that has left is no evidence against another that joins by its name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import TRIP
+from perllm.placement.rehearsal import OtherScheduler
 from perllm.scheduling.scheduler import Scheduler
 from unit.placement.cluster_of import make_node, make_request
+from unit.placement.records import make_decision
 from unit.scheduling.schedulers import UPLINK, make_scheduler
 
 
@@ -45,3 +48,14 @@ def test_a_node_that_returns_with_other_gpus_is_not_measured_by_what_tasks_took_
     scheduler.remove_node("a")
     scheduler.put_node(make_node("a", gpu_type="T4"), UPLINK)
     assert scheduler.consider(request).arms.work[0] < 2.0
+
+
+def test_what_becomes_of_a_counterfactual_is_not_known_while_its_node_does_not_answer() -> None:
+    made = make_scheduler(make_node("a"), now_s=lambda: 1000.0, other=OtherScheduler.KUBE_SCHEDULER)
+    scheduler, request = made.scheduler, make_request("t")
+    decision = make_decision(task_id="t", counterfactual=scheduler.rehearse(request))
+    assert scheduler.review(decision, 2000.0, None) is not None
+    scheduler.put_node(replace(make_node("a"), is_open=False, answers=False), UPLINK)
+    assert scheduler.review(decision, 2000.0, None) is None
+    scheduler.put_node(make_node("a"), UPLINK)
+    assert scheduler.review(decision, 2000.0, None) is not None
