@@ -46,7 +46,7 @@ class Residence:
 
     Attributes:
         occupancy: mean number of tasks that wrote while it did, itself included.
-        others_tokens: prompt tokens of other tasks that were read while it was there.
+        others_tokens: prompt tokens of other tasks that were read before its own or while it wrote.
     """
 
     occupancy: float

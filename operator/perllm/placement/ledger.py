@@ -276,7 +276,7 @@ class Ledger:
         self._flights[flight.task_id] = flight
         self.placed += 1
         self._tables.put(flight)
-        self._writers.put(flight.task_id, row, flight.writes_from_s, now_s)
+        self._writers.put(flight, now_s)
         self._count(flight, 1)
 
     def _undo(self, task_id: str, now_s: float) -> Flight | None:
@@ -312,13 +312,9 @@ class Ledger:
 
     def _find_residence(self, flight: Flight, begin: _Begin, now_s: float) -> Residence:
         """Return what a task met on its node, whose figures are up to date."""
-        row, gpus, nodes = flight.row, flight.forecast.gpus, self._nodes
-        duration_s = max(now_s - begin.at_s, 1e-9)
-        others = self._writers.find_others(flight.task_id, row, now_s)
-        # Prompts of those placed within the last start-up are not read before this one ends.
-        start_s = max(flight.writes_from_s - begin.at_s - flight.forecast.times.reading_s, 0.0)
-        read = max(1.0 - start_s / duration_s, 0.0)
-        prompts = begin.backlog + read * max(float(nodes.prompts[row]) - begin.prompts, 0.0)
+        task_id, row, gpus = flight.task_id, flight.row, flight.forecast.gpus
+        others = self._writers.find_others(task_id, row, now_s)
+        prompts = begin.backlog + self._writers.find_read_tokens(task_id, row, now_s)
         return Residence(1.0 + max(others, 0.0) / gpus, prompts / gpus)
 
     def _find_taken(self, rows: Index, resource: str) -> FloatArray:

@@ -115,11 +115,47 @@ class TestResidence:
     def test_sits_through_the_prompts_before_it_and_those_that_come(self) -> None:
         ledger = Ledger()
         ledger.confirm(make_flight("before", reading_s=2.0), 0.0)
-        ledger.confirm(make_flight("t", reading_s=2.0, fixed_s=1.0), 1.0)  # 500 tokens are still to be read
-        ledger.confirm(make_flight("after", reading_s=2.0, fixed_s=7.0), 5.0)
+        ledger.confirm(make_flight("t", placed_s=1.0, fixed_s=3.0), 1.0)  # 500 tokens are still to be read
+        ledger.confirm(make_flight("after", placed_s=5.0), 5.0)
         residence = ledger.release("t", 21.0)
         assert residence is not None
-        assert residence.others_tokens == pytest.approx(500 + 1000, rel=0.15)
+        assert residence.others_tokens == pytest.approx(500 + 1000)
+
+    @pytest.mark.parametrize(("now_s", "others_tokens"), [(9.0, 0.0), (10.5, 1000.0), (30.0, 1000.0)])
+    def test_a_prompt_counts_once_its_reading_begins(self, now_s: float, others_tokens: float) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("t"), 0.0)
+        ledger.confirm(make_flight("later", placed_s=2.0, fixed_s=10.0), 2.0)  # read from 10 s on
+        residence = ledger.observe("t", now_s)
+        assert residence is not None
+        assert residence.others_tokens == others_tokens
+
+    def test_a_prompt_counts_once_however_often_its_task_is_reserved(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("t"), 0.0)
+        for _ in range(2):
+            ledger.reserve(make_flight("later", placed_s=2.0, fixed_s=10.0), 2.0)
+        residence = ledger.observe("t", 30.0)
+        assert residence is not None
+        assert residence.others_tokens == 1000.0
+
+    @pytest.mark.parametrize("left_s", [9.5, 10.5])
+    def test_a_prompt_does_not_count_if_its_task_leaves_before_it_writes(self, left_s: float) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("t"), 0.0)
+        ledger.reserve(make_flight("later", placed_s=2.0, fixed_s=10.0), 2.0)
+        assert ledger.cancel("later", left_s)
+        residence = ledger.observe("t", 30.0)
+        assert residence is not None
+        assert residence.others_tokens == 0.0
+
+    def test_prompts_that_were_read_before_a_restart_do_not_count(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("t", placed_s=2.0), 10.0)
+        ledger.confirm(make_flight("other", placed_s=3.0), 10.0)
+        residence = ledger.observe("t", 30.0)
+        assert residence is not None
+        assert residence.others_tokens == 0.0
 
 
 class TestFlows:
