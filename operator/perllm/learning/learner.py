@@ -206,6 +206,11 @@ class Learner:
         """Return the outcomes that the node's learned state was last made from."""
         return self._recent[node]
 
+    def shorten_recent(self, node: str, now_s: float) -> None:
+        """Keep only until when the outcomes of a node finished that is gone for long; `now_s` is the Unix time."""
+        if node in self._recent:
+            self._recent[node] = self._recent[node].shortened(now_s)
+
     def export_arm(self, node: str, model: str) -> dict[str, Any]:
         """Return the machine part of an arm's learned state."""
         row = self._rows[node]
@@ -237,7 +242,7 @@ class Learner:
         self._import_policy(row, arms)
         for model, summary, state in sorted(arms, key=lambda arm: arm[1].last_outcome_s):
             known = self._know(model, row)
-            self._import_laws(known, row, state, max(recent.times_s, default=0.0))
+            self._import_laws(known, row, state, recent.latest_s)
             known.summaries[row] = summary
             self._models.publish(known)
             self._remember(row, model)
