@@ -235,8 +235,9 @@ class Learner:
         row = self._rows[node]
         prior = self._find_prior(self._rows.gpu_type(row))
         for model, _, state in arms:
+            known = self._cover(self._models.find(model))
             try:
-                _check_laws(state, prior)
+                _check_laws(state, prior, known, row, recent.latest_s)
             except ValueError as error:
                 raise ValueError(f"model {model}: {error}") from error
         self._import_policy(row, arms)
@@ -324,14 +325,17 @@ class Learner:
         known.load_s[row] = known.load_s[others[0]] if len(others) else LOAD_S
 
 
-def _check_laws(state: dict[str, Any], prior: Prior) -> None:
-    """Raise unless laws can be restored from a state; what is already known is not touched.
+def _check_laws(state: dict[str, Any], prior: Prior, known: ModelLaws, row: int, learned_s: float) -> None:
+    """Raise unless laws can be restored from a state where they are taken from it; what is known is not touched.
 
     Raises:
         ValueError: which law cannot, and why.
     """
     try:
-        for name, coefficients in (("latency", prior.latency), ("energy", prior.energy)):
+        pooled = (("latency", prior.latency, known.latency), ("energy", prior.energy, known.energy))
+        for name, coefficients, present in pooled:
+            if not present.prefers(row, state[name], learned_s):
+                continue
             law = PooledLaw(coefficients, LEAST_LATENCY_SHARES if name == "latency" else None)
             law.assign(0, 0)
             law.import_moments(0, state[name])
