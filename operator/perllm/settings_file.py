@@ -5,8 +5,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
+
+from perllm.yaml_text import read_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -27,8 +28,8 @@ def read_settings(model: type[T], file: Path | None) -> T:
     if file is None:
         return model()
     try:
-        values: Any = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, ValueError) as error:
+        values: Any = read_yaml(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"configuration file {file} cannot be read: {error}") from error
     try:
         return model.model_validate(values)

@@ -10,11 +10,11 @@ from datetime import date
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from perllm.api.task_status import RunsAs
 from perllm.policy import contextual
+from perllm.yaml_text import read_yaml
 from perllm_lab.campaign.runs import find_all_digests
 from perllm_lab.policies import select_policies
 from perllm_lab.report.origin import Origin
@@ -96,7 +96,7 @@ class FigureSettings:
 
 def load_figures() -> FigureList:
     """Returns the published figures."""
-    return FigureList.model_validate(yaml.safe_load((files(__package__) / LIST).read_text("utf-8")))
+    return FigureList.model_validate(read_yaml((files(__package__) / LIST).read_text("utf-8")))
 
 
 def make_figures(settings: FigureSettings, display: Display, *, today: date) -> None:

@@ -130,7 +130,7 @@ async def _kill_once_bound(
 async def _crash_until_it_gives_up(replica: OperatorReplica) -> int:
     """Kill and start an operator until it gives the lease up; return how often it was started.
 
-    A start while the API server does not answer, as on a busy machine, may not be counted as one after a crash.
+    On a busy machine that may take more starts, since those of two minutes ago do not count.
     """
     log_start = replica.log_size()
 

@@ -130,11 +130,13 @@ class Leadership:
         Raises:
             LeadershipError: the Lease was lost, so another replica may be active.
         """
-        await self._poll()
-        if self._starts is not None and self._tenure.is_own and self._is_crashing(self._starts):
-            await self._give_up()
+        is_counted = False
         while True:
-            await self._poll()
+            if await self._poll() and not is_counted:
+                # Only an answer shows whether this is a start while the pod holds the Lease.
+                is_counted = True
+                if self._starts is not None and self._tenure.is_own and self._is_crashing(self._starts):
+                    await self._give_up()
             if self._tenure.left_s(self._now()) > 0:
                 self.won.set()
             elif self.won.is_set():
@@ -164,8 +166,8 @@ class Leadership:
         else:
             log.warning("gave up the lease %s, because the operator in this pod crashes repeatedly", self._name)
 
-    async def _poll(self) -> None:
-        """Read the Lease and record it; a failure to read it changes nothing."""
+    async def _poll(self) -> bool:
+        """Read the Lease and record it; a failure to read it changes nothing. Return whether it was read."""
         topic, asked_s = f"reading the lease {self._name}", self._now()
         # An active replica must not wait for an answer beyond the time that it may rely on the Lease.
         left_s = max(self._tenure.left_s(asked_s), MIN_TIMEOUT_S) if self.won.is_set() else TIMEOUT_S
@@ -179,6 +181,8 @@ class Leadership:
             self._outages.failed(topic, describe(error), is_unanswered=is_unanswered)
         else:
             self._outages.worked(topic)
+            return True
+        return False
 
     async def _read(self) -> Object | None:
         """Return the Lease; None if there is none."""

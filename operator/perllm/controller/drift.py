@@ -5,7 +5,7 @@ The ledger follows events. If one were missed, a slot would seem taken, or free,
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from perllm.controller.pod_accounts import PodAccounts, find_flying
 from perllm.controller.tracking import Tracked, Tracking
@@ -13,6 +13,7 @@ from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import RESERVATION_S, Ledger
 from perllm.scheduling.scheduler import Scheduler
+from perllm.slices import Slices
 
 log = logging.getLogger(__name__)
 
@@ -61,29 +62,49 @@ class DriftMonitor:
         """Compare until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            self.compare()
+            await self.compare()
 
-    def compare(self) -> None:
-        """Repair every difference that has lasted."""
-        now_s = self._now_s()
-        confirmed = {task_id for task_id in self._ledger.confirmed if not self._is_annotated(task_id)}
-        pods = {one.task.uid: one for one in self._tracking if self._is_in_flight(one, confirmed)}
-        differing = confirmed ^ pods.keys()
-        self._since_s = {task_id: self._since_s.get(task_id, now_s) for task_id in differing}
-        lasting = [task_id for task_id, since_s in self._since_s.items() if now_s >= since_s + GRACE_S]
-        self._metrics.queue.ledger_drift.set(len(lasting))
+    async def compare(self) -> None:
+        """Repair every difference that has lasted; in slices, so each task is compared, and repaired, at one moment."""
+        slices, compared = Slices(self._now_s), set[str]()
+        known, self._since_s = self._since_s, {}
+        repairs = 0
+        for tracked in self._tracking:
+            if self._tracking.get(tracked.task.key) is tracked:
+                compared.add(tracked.task.uid)
+                is_counted = self._ledger.is_confirmed(tracked.task.uid)
+                if is_counted is not self._is_in_flight(tracked, is_counted=is_counted):
+                    repairs += self._note(tracked.task.uid, known, None if is_counted else tracked)
+            await slices.pause()
+        for task_id in set(self._ledger.confirmed) - compared:
+            if self._ledger.is_confirmed(task_id) and not self._is_annotated(task_id):
+                repairs += self._note(task_id, known, None)
+            await slices.pause()
+        self._metrics.queue.ledger_drift.set(repairs)
         # The gauge is 0 again at the next comparison, long before it is scraped.
-        self._metrics.queue.ledger_repairs.inc(len(lasting))
-        for task_id in lasting:
-            log.error("task %s is %s; the ledger is repaired", task_id, _describe(task_id in confirmed))
-            tracked = pods.get(task_id)
-            if tracked is None:
-                self._scheduler.drop(task_id)
-            else:
-                self._accounts.count_again(tracked)
+        self._metrics.queue.ledger_repairs.inc(repairs)
 
-    def _is_in_flight(self, tracked: Tracked, confirmed: set[str]) -> bool:
-        if tracked.task.uid in confirmed:
+    def _note(self, task_id: str, known: Mapping[str, float], uncounted: Tracked | None) -> bool:
+        """Note a difference, and repair it if it has lasted; return whether it has.
+
+        Args:
+            task_id: of the task.
+            known: since when there have been differences.
+            uncounted: the task if it is in flight but not counted; None if it is counted but not in flight.
+        """
+        now_s = self._now_s()
+        since_s = self._since_s[task_id] = known.get(task_id, now_s)
+        if now_s < since_s + GRACE_S:
+            return False
+        log.error("task %s is %s; the ledger is repaired", task_id, _describe(uncounted is None))
+        if uncounted is None:
+            self._scheduler.drop(task_id)
+        else:
+            self._accounts.count_again(uncounted)
+        return True
+
+    def _is_in_flight(self, tracked: Tracked, *, is_counted: bool) -> bool:
+        if is_counted:
             return find_flying(tracked) is not None
         decision = self._accounts.find_flight(tracked)
         return decision is not None and decision.node in self._fleet.nodes

@@ -183,6 +183,19 @@ class PooledLaw:
         group = self._laws[int(self.group_of_row[row])]
         return {"ratio": [float(self._log_ratio[row]), float(self._variance[row])], **group.export_moments()}
 
+    def prefers(self, row: int, state: Mapping[str, Sequence[float]], learned_s: float = 0.0) -> bool:
+        """Return whether `import_moments` takes its type's law from a state.
+
+        Raises:
+            ValueError: numbers of the node itself cannot have been learned.
+        """
+        number = int(self.group_of_row[row])
+        ratio, variance = read_numbers(state, "ratio", 2)
+        if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
+            raise ValueError("ratio is not one that nodes of one type have")
+        weight, than_weight = float(read_numbers(state, "errors", 5)[0]), self._laws[number].weight
+        return is_better_known(weight, learned_s, than_weight=than_weight, than_s=self._learned_s.get(number, -inf))
+
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]], learned_s: float = 0.0) -> bool:
         """Restore what `export_moments` returned; return whether its type's law is taken from it.
 
@@ -199,15 +212,9 @@ class PooledLaw:
                 are not examined.
         """
         number = int(self.group_of_row[row])
-        group, than_s = self._laws[number], self._learned_s.get(number, -inf)
-        ratio, variance = read_numbers(state, "ratio", 2)
-        if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
-            raise ValueError("ratio is not one that nodes of one type have")
-        weight = float(read_numbers(state, "errors", 5)[0])
-        is_better = is_better_known(weight, learned_s, than_weight=group.weight, than_s=than_s)
         # To restore a law takes a millisecond, and of a large fleet few are taken.
-        restored = group.restored(state) if is_better else None
-        self._log_ratio[row], self._variance[row] = ratio, variance
+        restored = self._laws[number].restored(state) if self.prefers(row, state, learned_s) else None
+        self._log_ratio[row], self._variance[row] = read_numbers(state, "ratio", 2)
         if restored is None:
             self._refresh(number, np.array([row]))
             return False

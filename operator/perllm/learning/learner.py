@@ -206,6 +206,11 @@ class Learner:
         """Return the outcomes that the node's learned state was last made from."""
         return self._recent[node]
 
+    def shorten_recent(self, node: str, now_s: float) -> None:
+        """Keep only until when the outcomes of a node finished that is gone for long; `now_s` is the Unix time."""
+        if node in self._recent:
+            self._recent[node] = self._recent[node].shortened(now_s)
+
     def export_arm(self, node: str, model: str) -> dict[str, Any]:
         """Return the machine part of an arm's learned state."""
         row = self._rows[node]
@@ -230,14 +235,15 @@ class Learner:
         row = self._rows[node]
         prior = self._find_prior(self._rows.gpu_type(row))
         for model, _, state in arms:
+            known = self._cover(self._models.find(model))
             try:
-                _check_laws(state, prior)
+                _check_laws(state, prior, known, row, recent.latest_s)
             except ValueError as error:
                 raise ValueError(f"model {model}: {error}") from error
         self._import_policy(row, arms)
         for model, summary, state in sorted(arms, key=lambda arm: arm[1].last_outcome_s):
             known = self._know(model, row)
-            self._import_laws(known, row, state, max(recent.times_s, default=0.0))
+            self._import_laws(known, row, state, recent.latest_s)
             known.summaries[row] = summary
             self._models.publish(known)
             self._remember(row, model)
@@ -319,14 +325,17 @@ class Learner:
         known.load_s[row] = known.load_s[others[0]] if len(others) else LOAD_S
 
 
-def _check_laws(state: dict[str, Any], prior: Prior) -> None:
-    """Raise unless laws can be restored from a state; what is already known is not touched.
+def _check_laws(state: dict[str, Any], prior: Prior, known: ModelLaws, row: int, learned_s: float) -> None:
+    """Raise unless laws can be restored from a state where they are taken from it; what is known is not touched.
 
     Raises:
         ValueError: which law cannot, and why.
     """
     try:
-        for name, coefficients in (("latency", prior.latency), ("energy", prior.energy)):
+        pooled = (("latency", prior.latency, known.latency), ("energy", prior.energy, known.energy))
+        for name, coefficients, present in pooled:
+            if not present.prefers(row, state[name], learned_s):
+                continue
             law = PooledLaw(coefficients, LEAST_LATENCY_SHARES if name == "latency" else None)
             law.assign(0, 0)
             law.import_moments(0, state[name])

@@ -53,6 +53,11 @@ class RecentOutcomes:
         """When each of `ids` finished."""
         return self._times_s.tolist()
 
+    @property
+    def latest_s(self) -> float:
+        """When the outcome finished that finished last; 0 if there is none."""
+        return max(self._times_s, default=self.since_s)
+
     def contains(self, task_id: str, finished_s: float) -> bool:
         """Whether the outcome of a task is one of the last, or part of the state that this one was made from."""
         line = _join([task_id[:ID_LENGTH]])
@@ -70,6 +75,13 @@ class RecentOutcomes:
             oldest = self._times_s.index(min(self._times_s))
             self._text = self._text.replace(_join([self.ids[oldest]]), END, 1)
             self.since_s = max(self.since_s, self._times_s.pop(oldest))
+
+    def shortened(self, now_s: float) -> "RecentOutcomes":
+        """Return the same without ids: all that finished until the last outcome, or until now, counts as contained.
+
+        For nodes that are gone for long: an outcome that finished before and is still to come would not be learned.
+        """
+        return RecentOutcomes(since_s=min(self.latest_s, now_s))
 
 
 def _join(ids: Iterable[str]) -> str:

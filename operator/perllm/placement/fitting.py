@@ -50,6 +50,7 @@ class Fitting:
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}
+        self._rows = 0
         self._changed: list[int] = []
         self._known: OrderedDict[NodeRules, _Known] = OrderedDict()
 
@@ -57,6 +58,7 @@ class Fitting:
         """Take in a node, or what has changed of it."""
         before = self._nodes.get(row)
         self._nodes[row] = node
+        self._rows = max(self._rows, row + 1)
         if before is not None and (before.labels, before.taints) == (node.labels, node.taints):
             return
         self._changed.append(row)
@@ -64,8 +66,12 @@ class Fitting:
             self._known.clear()
             self._changed = list(self._nodes)
 
+    def remove(self, row: int) -> None:
+        """Forget a node that left."""
+        self._nodes.pop(row, None)
+
     def fits(self, rules: NodeRules) -> FitArray:
-        """Return the `Fit` of every row; rows without a node are zero."""
+        """Return the `Fit` of every row; of rows without a node it says nothing."""
         known = self._known.get(rules)
         if known is None:
             known = self._known[rules] = _Known(np.zeros(0, dtype=np.int8))
@@ -77,8 +83,8 @@ class Fitting:
         return known.fits
 
     def _update(self, known: _Known, rules: NodeRules) -> None:
-        known.fits = extend(known.fits, max(self._nodes) + 1)
-        for row in set(self._changed[known.changes :]):
+        known.fits = extend(known.fits, self._rows)
+        for row in self._nodes.keys() & self._changed[known.changes :]:
             known.fits[row] = find_fit(rules, self._nodes[row])
         known.changes = len(self._changed)
 

@@ -118,7 +118,9 @@ class Fleet:
     def remove(self, name: str) -> None:
         """Forget a node that left the cluster; it keeps its row in case it returns."""
         self.version += self.nodes.pop(name, None) is not None
-        self._present.pop(name, None)
+        row = self._present.pop(name, None)
+        if row is not None:
+            self._fitting.remove(row)
         self._all_nodes = None
 
     def all_nodes(self) -> tuple[list[str], IntArray]:

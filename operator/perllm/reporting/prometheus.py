@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
-import yaml
 
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
@@ -20,6 +19,7 @@ from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.source import PrometheusSource, TelemetryError
 from perllm.text import clean_line
+from perllm.yaml_text import YamlError, read_yaml
 
 TIMEOUT_S = 60.0
 """A query for a month takes longer than those of the operator; with a longer telemetry.timeout_s that counts."""
@@ -156,8 +156,10 @@ async def read_telemetry(client: Client, namespace: str) -> TelemetrySettings:
             "--prometheus"
         )
     try:
-        return TelemetrySettings.model_validate(as_object(yaml.safe_load(found[0])).get("telemetry") or {})
-    except (yaml.YAMLError, ValueError) as error:
+        return TelemetrySettings.model_validate(as_object(read_yaml(found[0])).get("telemetry") or {})
+    except YamlError as error:
+        raise ConfigError(f"{CONFIG_KEY} in {namespace} cannot be read ({error}): pass --prometheus") from error
+    except ValueError as error:
         raise ConfigError(f"config.telemetry of {namespace} is not of this version: pass --prometheus") from error
 
 

@@ -194,8 +194,9 @@ def _read_namespace() -> str:
     default="termination",
     metavar="DESTINATION",
     callback=_read_destination,
-    help="Where the answers go: termination, as text in the report; configmap:NAME, as answers.jsonl and report.json; "
-    "file:PATH, one JSON object per line.",
+    help="Where the answers go: termination, as text in the report; configmap:NAME, as answers.jsonl and report.json, "
+    "written at the end only, so a runner that is killed leaves its answers in its log; file:PATH, one JSON object per "
+    "line.",
 )
 @click.option(
     "--resume",

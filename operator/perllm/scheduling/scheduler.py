@@ -22,6 +22,7 @@ from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.costs.outlook import CostOutlook
+from perllm.learning.absences import Absences
 from perllm.learning.learner import Learner
 from perllm.learning.node_state import NodeState
 from perllm.learning.outcome import Ended, Outcome
@@ -100,6 +101,7 @@ class Scheduler:
         self._fleet = parts.fleet
         self._ledger = parts.ledger
         self._circuits = parts.circuits
+        self._absences = Absences()
         clock, self._costs = inputs.clock, JouleCosts()
         build_placer = partial(
             Placer,
@@ -167,6 +169,7 @@ class Scheduler:
         if known is not None and known.uid != node.uid:
             self._learner.cool(node.name)
             self._circuits.forget_node(node.name)
+        self._absences.note_back(node.name)
         self._fleet.put(node, row, bandwidth)
         self._take_serving(node.name, NOTHING)
         self._placer.note_bandwidth()
@@ -179,6 +182,7 @@ class Scheduler:
         """Remove a node that left the cluster; what was learned on it is kept."""
         self._learner.cool(name)
         if name in self._fleet.nodes:
+            self._absences.note_left(name, self._now_s())
             self._fleet.remove(name)
             self._rehearsal.lose_node(name)
             self._circuits.forget_node(name)
@@ -434,11 +438,16 @@ class Scheduler:
 
     @recorded
     def refresh(self) -> list[str]:
-        """Drop reservations that expired, and surplus models; return the tasks of the reservations."""
+        """Drop reservations that expired, surplus models, and the outcomes of nodes that are gone for long.
+
+        Return the tasks of the reservations.
+        """
         late = self._placer.find_expired()
         for task_id in late:
             self._loop.cancel(task_id)
         self._placer.trim()
+        for node in self._absences.take_long(self._now_s()):
+            self._learner.shorten_recent(node, self.inputs.clock.unix_s())
         return late
 
     def _take_serving(self, node: str, known: Serving) -> None:

@@ -89,7 +89,8 @@ def _parse_contenders(context: click.Context, parameter: click.Parameter, text: 
 @click.option(
     "--trace",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Trace to replay: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic without it.",
+    help="Trace to replay: CSV or JSON Lines with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic "
+    "without it.",
 )
 @work_option(RunsAs.REQUEST)
 @click.option("--strict", is_flag=True, help="Let PerLLM reject tasks, and end them at their deadline.")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from perllm.yaml_text import YamlError, read_yaml
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.demand import WorkloadSettings
 from perllm_lab.hardware.events import FleetEvent, NodeChange, timeline
@@ -153,8 +153,8 @@ class Scenario(BaseModel):
 def parse_scenario(text: str) -> Scenario:
     """Reads a scenario from YAML text. Raises ScenarioError naming every field that is wrong."""
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date like 2026-02-30 a ValueError
+        values = read_yaml(text)
+    except YamlError as error:
         raise ScenarioError(f"not YAML: {error}") from error
     try:
         return Scenario.model_validate(values)

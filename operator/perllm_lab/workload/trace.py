@@ -1,14 +1,17 @@
-"""Reads request traces in the formats of the Azure LLM inference traces and of BurstGPT."""
+"""Reads request traces in the formats of the Azure LLM inference traces, of BurstGPT and of Mooncake."""
 
 import csv
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from perllm.api.base import MAX_TOKENS
 from perllm.text import cut
@@ -16,21 +19,26 @@ from perllm_lab.workload.arrivals import Arrival
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "TIMESTAMP": ("timestamp",),
-    "ContextTokens": ("contexttokens", "request tokens"),
-    "GeneratedTokens": ("generatedtokens", "response tokens"),
+    "ContextTokens": ("contexttokens", "request tokens", "input_length"),
+    "GeneratedTokens": ("generatedtokens", "response tokens", "output_length"),
 }
-"""The columns, and what published traces call them, in lower case: Azure's, and that of BurstGPT."""
+"""The columns, and what published traces call them, in lower case: Azure's, and those of BurstGPT and Mooncake."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_QUOTED = 100
 """Characters of a file that are repeated in a message."""
 
-_EXPECTED = f"the header {','.join(COLUMNS)}, in any order and with other columns in between"
+_EXPECTED = (
+    f"the header {','.join(COLUMNS)}, in any order and with other columns in between, or JSON objects with these"
+)
 _EPOCH = datetime(1970, 1, 1)
 _PER_SECOND = 1_000_000
 
 _Row = tuple[int, int, int]
 """A time in microseconds, tokens of the prompt, and tokens of the answer."""
+
+_Records = Iterator[tuple[int, list[str]]]
+"""The number of a line, and its time, prompt and answer as texts."""
 
 
 class TraceError(ValueError):
@@ -38,7 +46,7 @@ class TraceError(ValueError):
 
 
 def read_trace(path: Path, *, limit: int | None = None) -> list[Arrival]:
-    """Reads the first `limit` requests of a CSV file, plain or gzip, ordered by time, the first at 0 s.
+    """Reads the first `limit` requests of a file, ordered by time, the first at 0 s: CSV or JSON Lines, plain or gzip.
 
     Raises:
         TraceError: the file cannot be read or a line is not a request.
@@ -51,11 +59,11 @@ def read_trace(path: Path, *, limit: int | None = None) -> list[Arrival]:
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read as CSV, plain or gzip: {error}") from error
+        raise TraceError(f"{path}: cannot be read as CSV or JSON Lines, plain or gzip: {error}") from error
 
 
 def parse_trace(lines: Iterable[str], *, limit: int | None = None) -> list[Arrival]:
-    """Reads requests from CSV lines, see `read_trace`."""
+    """Reads requests from lines, see `read_trace`."""
     rows = sorted(islice(_rows(lines), limit), key=itemgetter(0))
     if not rows:
         raise TraceError(f"no requests; expected {_EXPECTED}, and one request a line")
@@ -64,23 +72,58 @@ def parse_trace(lines: Iterable[str], *, limit: int | None = None) -> list[Arriv
 
 
 def _rows(lines: Iterable[str]) -> Iterator[_Row]:
-    reader = csv.reader(lines)
-    header = [name.strip().lstrip("\ufeff") for name in next(reader, [])]
-    when, prompt, output = _find_columns(header)
+    rest = iter(lines)
+    first = next(rest, "").lstrip("\ufeff")
+    read = _read_objects if first.lstrip().startswith("{") else _read_table
+    names, records = read(chain([first], rest))
     read_time: Callable[[str], int] | None = None
-    for row in reader:
-        if not row:
-            continue
-        line = reader.line_num
-        if len(row) != len(header):
-            raise TraceError(f"line {line}: expected {len(header)} fields, found {len(row)}")
+    for line, (when, prompt, output) in records:
         # All times of a file are of one kind: a number between dates would be a year away from them.
-        read_time = read_time or (_read_number if _is_number(row[when]) else _read_date)
-        yield (
-            _time(row[when], read_time, line),
-            _tokens(row[prompt], header[prompt], line),
-            _tokens(row[output], header[output], line),
-        )
+        read_time = read_time or (_read_number if _is_number(when) else _read_date)
+        yield _time(when, read_time, line), _tokens(prompt, names[1], line), _tokens(output, names[2], line)
+
+
+def _read_table(lines: Iterable[str]) -> tuple[list[str], _Records]:
+    """Returns what time, prompt and answer are called in CSV, and these fields of each line."""
+    reader = csv.reader(lines)
+    header = [name.strip() for name in next(reader, [])]
+    columns = _find_columns(header)
+
+    def read() -> _Records:
+        for row in reader:
+            if row and len(row) != len(header):
+                raise TraceError(f"line {reader.line_num}: expected {len(header)} fields, found {len(row)}")
+            if row:
+                yield reader.line_num, [row[column] for column in columns]
+
+    return [header[column] for column in columns], read()
+
+
+def _read_objects(lines: Iterable[str]) -> tuple[list[str], _Records]:
+    """Returns what time, prompt and answer are called in JSON Lines, and these fields of each line."""
+    objects = ((number, _parse_object(text, number)) for number, text in enumerate(lines, start=1) if text.strip())
+    number, first = next(objects)
+    keys = list(first)
+    names = [keys[column] for column in _find_columns([key.strip() for key in keys])]
+
+    def read() -> _Records:
+        for line, one in chain([(number, first)], objects):
+            missing = [name for name in names if not isinstance(one.get(name), str | int | float)]
+            if missing:
+                raise TraceError(f"line {line}: expected a number or a text as {', '.join(missing)}")
+            yield line, [str(one[name]) for name in names]
+
+    return names, read()
+
+
+def _parse_object(text: str, line: int) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise TraceError(f"line {line}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise TraceError(f"line {line}: expected a JSON object, as in the first line")
+    return value
 
 
 def _find_columns(header: list[str]) -> list[int]:

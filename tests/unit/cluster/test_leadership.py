@@ -201,6 +201,22 @@ async def test_an_operator_that_crashes_repeatedly_gives_the_lease_up(tmp_path: 
     assert [await crash(api, starts) for _ in range(3)] == [OURS, OURS, "given up by pod-a"]
 
 
+@pytest.mark.parametrize("trouble", ["unreachable", "hangs"])
+async def test_a_start_while_the_api_server_is_silent_counts_once_it_answers(tmp_path: Path, trouble: str) -> None:
+    api, starts = Api(OURS), record(tmp_path)
+    for _ in range(2):
+        await crash(api, starts)
+    api.hangs = trouble == "hangs"
+    api.error = ApiUnreachableError("gone") if trouble == "unreachable" else None
+    _, running = follow(api, starts)
+    await asyncio.sleep(5)
+    assert api.holder == OURS
+    api.hangs, api.error = False, None
+    await asyncio.sleep(3)
+    assert api.holder == "given up by pod-a"
+    running.cancel()
+
+
 async def test_an_operator_that_gave_the_lease_up_is_active_once_its_scheduler_acquires_it_again(
     tmp_path: Path,
 ) -> None:

@@ -13,6 +13,7 @@ from perllm.learning.loading import MAX_GROWTH
 from perllm.learning.outcome import MAX_ENERGY_J
 from perllm.learning.priors import LOAD_S, find_prior
 from perllm.learning.recent import CAPACITY, RecentOutcomes
+from perllm.learning.type_law import TypeLaw
 from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Feedback
 from perllm.policy.table import CsUcbTable
@@ -402,6 +403,18 @@ class TestState:
         assert new.export_arm("a", "m")["policy"]["plays"] == 0
         assert new.summaries("a") == {}
         assert new.learn(make_outcome()) is not None
+
+    def test_of_many_nodes_of_a_type_takes_the_time_of_the_laws_that_are_taken(
+        self, learner: Learner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        learner.learn(make_outcome())
+        arms = [("m", learner.summaries("a")["m"], learner.export_arm("a", "m"))]
+        new, restored, restore = Learner(CsUcbTable()), [], TypeLaw.restored
+        monkeypatch.setattr(TypeLaw, "restored", lambda law, state: restored.append(law) or restore(law, state))
+        for number in range(20):
+            new.register(f"n{number}", "type-y")
+            new.import_node(f"n{number}", arms, RecentOutcomes(["task"], [1000.0 - number], 0.0))
+        assert len(restored) == 4, "time and energy of the first node, checked and then taken"
 
 
 class TestRecentOutcomes:

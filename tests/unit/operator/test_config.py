@@ -134,6 +134,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         load_config(file)
 
 
+def test_a_setting_that_is_given_twice_is_named_with_its_lines(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"perllm\.yaml cannot be read: line 3: 'tasks' is given twice, first in line 1"
+    ):
+        load_config(write(tmp_path, "tasks: {history_limit: 7}\nserver: {}\ntasks: {default_ttl: 1h}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "ttl_s", "history"),
     [("{}", 86400.0, 5000), ("{default_ttl: 90m, history_limit: 7}", 5400.0, 7), ("{default_ttl: never}", inf, 5000)],

@@ -40,6 +40,21 @@ def test_bad_ends_count_only_while_their_node_is_there(
     assert len(circuits.of("a")) == 1
 
 
+@pytest.mark.parametrize("is_seen_to_leave", [True, False])
+def test_a_node_that_is_created_again_under_its_name_begins_without_evidence(*, is_seen_to_leave: bool) -> None:
+    """It may be another machine; if it is the same and still broken, as few pods show that again as the first time."""
+    made = make_scheduler(*map(make_node, "abcd"), now_s=lambda: 1000.0)
+    scheduler, circuits = made.scheduler, made.parts.circuits
+    for number in range(TRIP):
+        scheduler.note_refused(Attempt(f"t{number}", "team", "m", "a"), "GPU is lost")
+    assert len(circuits.of("a")) == 1
+    if is_seen_to_leave:
+        scheduler.remove_node("a")
+    scheduler.put_node(replace(make_node("a"), uid="another"), UPLINK)
+    scheduler.note_refused(Attempt("later", "team", "m", "a"), "GPU is lost")
+    assert circuits.of("a") == []
+
+
 def test_a_node_that_returns_with_other_gpus_is_not_measured_by_what_tasks_took_on_the_former_ones() -> None:
     made = make_scheduler(make_node("a", gpu_type="H100"), now_s=lambda: 1000.0)
     scheduler, request = made.scheduler, make_request()

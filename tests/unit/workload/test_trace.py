@@ -95,3 +95,43 @@ def test_times_of_different_zones_are_compared_as_moments(tmp_path):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(TraceError, match=r"nowhere\.csv"):
         read_trace(tmp_path / "nowhere.csv")
+
+
+MOONCAKE = (
+    '{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}\n'
+    '{"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [46]}\r\n'
+)
+
+
+@pytest.mark.parametrize("text", [MOONCAKE, "\ufeff" + MOONCAKE.replace("}\n", "}\n\n"), " " + MOONCAKE])
+def test_traces_in_json_lines_are_read(tmp_path, text):
+    assert read_trace(write(tmp_path, text)) == [Arrival(0.0, 6955, 52), Arrival(3053.0, 6472, 26)]
+
+
+def test_fields_of_json_lines_are_found_like_columns(tmp_path):
+    text = '{"GeneratedTokens": "44", "extra": null, "TIMESTAMP": "2023-11-16 18:15:46", "ContextTokens": 374}\n'
+    assert read_trace(write(tmp_path, text)) == [Arrival(0.0, 374, 44)]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"at": 1}\n', "line 1: expected .* or JSON objects with these; found at"),
+        (MOONCAKE + '{"timestamp": 4', "line 3: not valid JSON"),
+        (MOONCAKE + "[1, 2, 3]\n", "line 3: expected a JSON object"),
+        (MOONCAKE + '{"timestamp": 4, "input_length": 5}\n', "line 3: expected a number or a text as output_length"),
+        (MOONCAKE + '{"timestamp": 4, "input_length": null, "output_length": 6}\n', "line 3: .* as input_length"),
+        (
+            MOONCAKE + '{"timestamp": 4, "input_length": 0, "output_length": 6}\n',
+            "line 3: input_length must be a whole",
+        ),
+        (MOONCAKE + '{"timestamp": 4, "input_length": true, "output_length": 6}\n', "line 3: input_length must be"),
+        (
+            MOONCAKE + '{"timestamp": "now", "input_length": 5, "output_length": 6}\n',
+            "line 3: TIMESTAMP must look like",
+        ),
+    ],
+)
+def test_a_wrong_line_of_json_is_named(tmp_path, text, complaint):
+    with pytest.raises(TraceError, match=complaint):
+        read_trace(write(tmp_path, text))
