@@ -6,6 +6,10 @@ from math import inf, sqrt
 
 from perllm_lab.hardware.gpu import GpuType
 
+SHARED_PACE = 0.94
+"""What engines that divide the time of a GPU do together, as a multiple of what one of them does: changing from one to
+another takes the rest (measured on an H100, docs/measured-gpu.md)."""
+
 
 class EngineRun:
     """One task inside the engine. Times in simulated seconds, nan until they happen."""
@@ -40,7 +44,7 @@ class EngineRun:
 
 
 class Engine:
-    """Runs tasks on one GPU: a prefill blocks all decoding, then up to `slots` tasks decode together.
+    """Runs the tasks of one model on one GPU: a prefill blocks all decoding, then up to `slots` tasks decode together.
 
     Every decoding task gains a token an iteration, so each ends at a fixed count of tokens per task and one event costs
     O(log B) without a loop over tokens. An iteration gets longer as the contexts grow, by c B with each token per
@@ -69,8 +73,10 @@ class Engine:
         "_iteration_j",
         "_iteration_s",
         "_now_s",
+        "_pace",
         "_prefill_end_s",
         "_prefilling",
+        "_share",
         "_share_j",
         "_tickets",
         "_tokens",
@@ -100,6 +106,8 @@ class Engine:
         self._iteration_j = 0.0
         self._share_j = 0.0
         self._factor = 1.0
+        self._share = 1.0
+        self._pace = 1.0
         self._idle_w = gpu.idle_power_w
         self.batch = 0
         self.tasks = 0
@@ -174,10 +182,17 @@ class Engine:
 
     def set_speed_factor(self, factor: float, now_s: float) -> None:
         """Sets the speed from now on, as a multiple of nominal; power stays the same."""
-        self.elapse(now_s)
-        if self._prefilling is not None:
-            self._prefill_end_s = now_s + (self._prefill_end_s - now_s) * self._factor / factor
+        self._repace_prefill(self._factor, factor, now_s)
         self._factor = factor
+        self._plan()
+
+    def set_share(self, share: float, now_s: float) -> None:
+        """Sets its share of the time of the GPU from now on, and so of the power; 0 only while it has no tasks."""
+        if share == self._share:
+            return
+        pace = share * SHARED_PACE if share < 1.0 else 1.0
+        self._repace_prefill(self._pace, pace, now_s)
+        self._share, self._pace = share, pace
         self._plan()
 
     def set_powered(self, powered: bool, now_s: float) -> None:
@@ -185,6 +200,11 @@ class Engine:
         self.elapse(now_s)
         self._idle_w = self._gpu.idle_power_w if powered else 0.0
         self._plan()
+
+    def _repace_prefill(self, old: float, new: float, now_s: float) -> None:
+        self.elapse(now_s)
+        if self._prefilling is not None:
+            self._prefill_end_s = now_s + (self._prefill_end_s - now_s) * old / new
 
     def _decode(self, span_s: float) -> None:
         first_s, growth_s = self._iteration_s, self._growth_s
@@ -215,27 +235,27 @@ class Engine:
         self._context -= run.prompt_tokens - run._decode_from_tokens
 
     def _plan(self) -> None:
-        gpu = self._gpu
+        gpu, speed = self._gpu, self._factor * self._pace
         if self._prefilling is None and self._waiting and self.batch < gpu.slots:
             run = self._waiting.popleft()
             run.prefill_at_s = self._now_s
             self._prefilling = run
             read_s = gpu.prefill_s(run.prompt_tokens) if self.batch else gpu.lone_prefill_s(run.prompt_tokens)
-            self._prefill_end_s = self._now_s + read_s / self._factor
+            self._prefill_end_s = self._now_s + read_s / speed
         if self._prefilling is not None:
-            self.power_w, self.next_s = gpu.prefill_power_w, self._prefill_end_s
+            self.power_w, self.next_s = gpu.prefill_power_w * self._share, self._prefill_end_s
             return
         if not self.batch:
             self._ends.clear()
-            self.power_w, self.next_s = self._idle_w, inf
+            self.power_w, self.next_s = self._idle_w * self._share, inf
             return
         ends = self._ends
         while ends[0][2]._ticket != ends[0][1]:
             heappop(ends)
         batch, left = self.batch, max(0.0, ends[0][0] - self._tokens)
-        self._iteration_s = gpu.iteration_s(batch, self._context / batch + self._tokens) / self._factor
-        self._growth_s = gpu.context_token_s * batch / self._factor
+        self._iteration_s = gpu.iteration_s(batch, self._context / batch + self._tokens) / speed
+        self._growth_s = gpu.context_token_s * batch / speed
         # Slower, a GPU draws the same power for longer.
-        self._iteration_j = gpu.iteration_j(batch) / self._factor
+        self._iteration_j = gpu.iteration_j(batch) * self._share / speed
         self.power_w = self._iteration_j / self._iteration_s
         self.next_s = self._now_s + left * (self._iteration_s + 0.5 * self._growth_s * left)

@@ -10,7 +10,7 @@ from perllm_lab.hardware.engine import Engine, EngineRun
 class Job:
     """What a task asks of a node; `output_tokens` is the true length of its answer.
 
-    A request to the node's model server (`is_request`) needs no pod to start.
+    A request to the node's model server (`is_request`) needs no pod to start. Only tasks of one `model` share a batch.
     """
 
     key: str
@@ -18,6 +18,7 @@ class Job:
     output_tokens: int
     input_bytes: int
     is_request: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from perllm_lab.hardware.engine import Engine, EngineRun
 from perllm_lab.hardware.gpu import GpuType, Number
 from perllm_lab.hardware.job import Finished, Job, JobPhase, RunningJob
 from perllm_lab.hardware.link import LinkType, Uplink
+from perllm_lab.hardware.shared_gpu import SharedGpu
 
 __all__ = ["Finished", "Job", "SimulatedNode", "unloaded_latency_s"]
 
@@ -17,16 +18,16 @@ __all__ = ["Finished", "Job", "SimulatedNode", "unloaded_latency_s"]
 class SimulatedNode:
     """Event-driven simulation of one node in simulated seconds.
 
-    A job goes pod start (unless it is a request) -> transfer -> model load (the first time; the model then stays) ->
-    the GPU with the fewest tasks -> wait for a slot -> prefill -> decode. Calls must not go back in time; each costs
-    O(log jobs + GPUs) per event that became due.
+    A job goes pod start (unless it is a request) -> transfer -> model load (its first time; the model then stays) ->
+    the GPU with the fewest tasks, which has an engine for each model -> wait for a slot -> prefill -> decode. Calls
+    must not go back in time; each costs O(log jobs + GPUs) per event that became due.
 
     Args:
         gpu: Type of each of its GPUs; idle power is per GPU.
         link: Its only uplink.
         rng: The source of the variation of the uplink.
-        resident: Whether the model is loaded from the start.
-        gpus: How many GPUs, each with an engine of its own.
+        resident: Whether models are loaded from the start.
+        gpus: How many GPUs, each with engines of its own.
         now_s: When the node is powered on.
         on_decode: Is called with the key of each job whose prompt has been processed; must not call the node.
     """
@@ -46,13 +47,15 @@ class SimulatedNode:
         self.gpu = gpu
         self.link = link
         self._now_s = now_s
-        self._engines = [Engine(gpu, now_s=now_s) for _ in range(gpus)]
+        self._gpus = [SharedGpu(gpu, now_s=now_s) for _ in range(gpus)]
+        self._engines = [engine for each in self._gpus for engine in each.engines]
         self._uplink = Uplink(link, rng, now_s=now_s)
         self._tasks: dict[str, RunningJob] = {}
         self._opening: list[tuple[float, int, RunningJob]] = []
         self._tickets = 0
-        self._loaded_at_s = -inf if resident else inf
-        self._awaiting_model: list[RunningJob] = []
+        self._resident = resident
+        self._loaded_at_s: dict[str, float] = {}
+        self._awaiting: dict[str, list[RunningJob]] = {}
         self._finished: list[Finished] = []
         self._on_decode = on_decode
         self._powered = True
@@ -97,7 +100,7 @@ class SimulatedNode:
     @property
     def waiting(self) -> int:
         """Jobs that wait for a place in a batch, or for the model to be loaded."""
-        return sum(engine.waiting for engine in self._engines) + len(self._awaiting_model)
+        return sum(engine.waiting for engine in self._engines) + sum(map(len, self._awaiting.values()))
 
     @property
     def prompt_tokens(self) -> int:
@@ -157,9 +160,10 @@ class SimulatedNode:
         if phase is JobPhase.TRANSFER:
             self._uplink.discard(key, now_s)
         elif phase is JobPhase.MODEL:
-            self._awaiting_model.remove(task)
+            self._awaiting[task.job.model].remove(task)
         elif task.engine is not None:
             task.engine.discard(task.run, now_s)
+            self._divide(now_s)
         self._plan()
         return task.outcome(now_s)
 
@@ -185,9 +189,10 @@ class SimulatedNode:
         return [outcome for outcome in lost if outcome is not None]
 
     def power_on(self, now_s: float, *, resident: bool = False) -> None:
-        """Restores the power with nothing running; the model has to be loaded again unless it is resident."""
+        """Restores the power with nothing running; models have to be loaded again unless they are resident."""
         self._run_to(now_s)
-        self._loaded_at_s = -inf if resident else inf
+        self._resident = resident
+        self._loaded_at_s.clear()
         self._switch(powered=True)
 
     def _switch(self, *, powered: bool) -> None:
@@ -218,14 +223,16 @@ class SimulatedNode:
             heappop(opening)
         if opening:
             due_s = min(due_s, opening[0][0])
-        if self._awaiting_model:
-            due_s = min(due_s, self._loaded_at_s)
+        for model, waiting in self._awaiting.items():
+            if waiting:
+                due_s = min(due_s, self._loaded_at_s[model])
         self._due_s = due_s
 
     def _fire(self, due_s: float) -> None:
         for engine in self._engines:
             if engine.next_s <= due_s:
                 self._follow(engine.fire(), due_s)
+                self._divide(due_s)
                 return
         if self._uplink.next_s <= due_s:
             self._arrive(self._uplink.fire(), due_s)
@@ -234,8 +241,9 @@ class SimulatedNode:
             task.phase = JobPhase.TRANSFER
             self._uplink.add(task.job.key, task.job.input_bytes, due_s)
         else:
-            waiting, self._awaiting_model = self._awaiting_model, []
-            for task in waiting:
+            awaiting = self._awaiting
+            loaded = [model for model, tasks in awaiting.items() if tasks and self._loaded_at_s[model] <= due_s]
+            for task in [task for model in loaded for task in awaiting.pop(model)]:
                 self._submit(task, due_s)
 
     def _arrive(self, key: str | None, now_s: float) -> None:
@@ -243,22 +251,28 @@ class SimulatedNode:
             return
         task = self._tasks[key]
         task.transferred_s = now_s
-        if self._loaded_at_s == inf:
-            self._loaded_at_s = now_s + self.gpu.model_load_s
-        if self._loaded_at_s > now_s:
+        model = task.job.model
+        if model not in self._loaded_at_s:
+            self._loaded_at_s[model] = -inf if self._resident else now_s + self.gpu.model_load_s
+        if self._loaded_at_s[model] > now_s:
             task.phase = JobPhase.MODEL
-            self._awaiting_model.append(task)
+            self._awaiting.setdefault(model, []).append(task)
         else:
             self._submit(task, now_s)
 
     def _submit(self, task: RunningJob, now_s: float) -> None:
-        engine = self._engines[0]
-        for other in self._engines:
-            if other.tasks < engine.tasks:
-                engine = other
+        gpu = min(self._gpus, key=lambda each: each.tasks)
         task.phase = JobPhase.ENGINE
-        task.engine = engine
+        task.engine = engine = gpu.find(task.job.model, self.speed_factor, now_s)
+        if engine not in self._engines:
+            self._engines.append(engine)
+        gpu.divide(now_s, coming=engine)
         engine.submit(task.run, now_s)
+
+    def _divide(self, now_s: float) -> None:
+        if len(self._engines) > len(self._gpus):
+            for gpu in self._gpus:
+                gpu.divide(now_s)
 
     def _follow(self, run: EngineRun, now_s: float) -> None:
         if not run.is_decoding:

@@ -80,7 +80,7 @@ class Kubelet:
         try:
             self._check_devices()
             self._check_slots(pod)
-            job = read_job(item)
+            job = read_job(item, self._spec.model)
         except PodError as error:
             self._write(pod, status.refused(pod, now=now, reason=error.reason, message=str(error)))
             return

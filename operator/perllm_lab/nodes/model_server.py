@@ -1,10 +1,11 @@
-"""The model server of one simulated node: runs requests on the node's machine, in one batch with its pods."""
+"""The model server of one simulated node: runs requests on the machine, in one batch with pods of the same model."""
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from perllm.api.names import to_label_value
 from perllm_lab.hardware.node import Finished, Job
 from perllm_lab.nodes.ground_truth import RequestTruth
 from perllm_lab.nodes.machine import JobCallbacks, Machine
@@ -62,7 +63,8 @@ class SimulatedServer:
             raise ServerFullError
         request.key = f"{self.machine.spec.name}/request-{next(self._numbers)}"
         self._requests[request.key] = request
-        job = Job(request.key, work.prompt_tokens, work.output_tokens, work.input_bytes, is_request=True)
+        model = to_label_value(self.machine.spec.model)
+        job = Job(request.key, work.prompt_tokens, work.output_tokens, work.input_bytes, is_request=True, model=model)
         callbacks = JobCallbacks(on_finish=partial(self._finish, request), on_decode=partial(self._decode, request))
         self.machine.start(job, callbacks)
 

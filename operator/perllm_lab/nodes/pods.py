@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from perllm.api.names import GPU_RESOURCE, TASK_LABEL
+from perllm.api.names import GPU_RESOURCE, MODEL_ANNOTATION, MODEL_LABEL, TASK_LABEL, to_label_value
 from perllm.api.quantities import parse_quantity
 from perllm_lab.hardware.node import Job
 from perllm_lab.workload.names import (
@@ -82,19 +82,25 @@ def read_pod(item: Object) -> BoundPod:
     )
 
 
-def read_job(item: Object) -> Job:
+def read_job(item: Object, served_model: str) -> Job:
     """Read the work of a pod from its annotations.
+
+    Args:
+        item: The pod.
+        served_model: Of the node's model server, which a pod without a model of its own asks.
 
     Raises:
         PodError: an annotation is not a whole number.
     """
     metadata = item["metadata"]
     annotations = metadata.get("annotations", {})
+    model = metadata.get("labels", {}).get(MODEL_LABEL) or annotations.get(MODEL_ANNOTATION) or served_model
     return Job(
         key=metadata["uid"],
         prompt_tokens=_number(annotations, PROMPT_TOKENS_ANNOTATION),
         output_tokens=_number(annotations, OUTPUT_TOKENS_ANNOTATION),
         input_bytes=_number(annotations, INPUT_BYTES_ANNOTATION),
+        model=to_label_value(model),
     )
 
 

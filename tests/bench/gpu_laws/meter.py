@@ -42,12 +42,17 @@ class Meter:
         """Return how many processes compute on the GPU."""
         return len(pynvml.nvmlDeviceGetComputeRunningProcesses(self._gpu))
 
+    def read_used_bytes(self) -> int:
+        """Return how much of its memory is in use."""
+        return int(pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used)
+
     def describe(self) -> dict[str, Any]:
         """Return what identifies the GPU and its driver."""
         return {
             "gpu": pynvml.nvmlDeviceGetName(self._gpu),
             "driver": pynvml.nvmlSystemGetDriverVersion(),
             "power_limit_w": pynvml.nvmlDeviceGetEnforcedPowerLimit(self._gpu) / 1e3,
+            "compute_mode": pynvml.nvmlDeviceGetComputeMode(self._gpu),
             "highest_clock_mhz": pynvml.nvmlDeviceGetMaxClockInfo(self._gpu, pynvml.NVML_CLOCK_SM),
         }
 

@@ -41,8 +41,8 @@ def make_node(*, gpus=1, resident=True):
     return SimulatedNode(GPU, LINK, Steady(), resident=resident, gpus=gpus)
 
 
-def job(key, *, prompt=0, output=10, size=0):
-    return Job(key, prompt_tokens=prompt, output_tokens=output, input_bytes=size)
+def job(key, *, prompt=0, output=10, size=0, model=""):
+    return Job(key, prompt_tokens=prompt, output_tokens=output, input_bytes=size, model=model)
 
 
 def drain(node):
@@ -150,6 +150,7 @@ jobs = st.builds(
     prompt=st.integers(0, 3000),
     output=st.integers(1, 800),
     size=st.sampled_from([0, 4000, 2_000_000]),
+    model=st.sampled_from(["chat", "chat", "code", "draft"]),
 )
 factors = st.floats(0.05, 3.0)
 steps = st.lists(

@@ -3,7 +3,9 @@ import dataclasses
 
 import pytest
 
+from perllm.api.names import MODEL_ANNOTATION, MODEL_LABEL, to_label_value
 from perllm.api.report import parse_run_report
+from perllm_lab.nodes.pods import read_job
 from perllm_lab.nodes.writer import ForcedDeletion
 from unit.lab_nodes.setting import SPEC, pod_object, start_node
 
@@ -146,6 +148,18 @@ async def test_a_pod_without_annotations_counts_as_the_median_request():
     node.kubelet.see(plain)
     await asyncio.sleep(60)
     assert (node.records[0].prompt_tokens, node.records[0].output_tokens) == (1020, 129)
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [
+        pytest.param({"labels": {MODEL_LABEL: "code"}}, "code", id="the pod of a task is labelled"),
+        pytest.param({"annotations": {MODEL_ANNOTATION: "meta/code"}}, to_label_value("meta/code"), id="annotated"),
+        pytest.param({}, "chat", id="any other asks the server of its node"),
+    ],
+)
+def test_a_pod_runs_the_model_that_it_names(said, model):
+    assert read_job({"metadata": {"uid": "u", **said}}, "chat").model == model
 
 
 async def test_a_pod_with_a_wrong_annotation_fails_and_says_which():
