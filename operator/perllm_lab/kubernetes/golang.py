@@ -10,8 +10,9 @@ from perllm_lab.kubernetes.build import Go, Progress, Report, ToolchainError, ho
 from perllm_lab.kubernetes.modules import Module, parse_version
 
 _PYPI_RELEASE = "1.27.3"
-# Reproducible builds: no other Go release, no changed requirements, no C compiler, no workspace of the user.
-_SETTINGS = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0", "GOWORK": "off"}
+# Reproducible builds: no other Go release, no changed requirements, no C compiler, no workspace of the user. A compiler
+# that collects garbage as rarely as the programs of tests do would take gigabytes.
+_SETTINGS = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0", "GOWORK": "off", "GOGC": "100"}
 
 
 async def find_go(module: Module, cache_folder: Path, report: Report) -> Go:

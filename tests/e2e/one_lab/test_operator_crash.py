@@ -9,7 +9,7 @@ from perllm.learning.node_state import read_state
 from perllm.learning.recent import CAPACITY
 from perllm_lab.lab import Lab
 
-TASKS = 160
+TASKS = 100
 AFTER = ("after-first", "after-second", "after-third")
 """Are created after each crash, however much of the rest is done by then."""
 

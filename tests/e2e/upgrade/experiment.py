@@ -17,7 +17,7 @@ from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
 from perllm_lab.trace_replay import FINAL_PHASES
 
-FIRST_TASKS = 60
+FIRST_TASKS = 40
 OUTPUT_TOKENS = 700
 END_S, LEARN_S, CLEAR_S = 240.0, 60.0, 90.0
 

@@ -100,6 +100,15 @@ async def test_builds_all_programs_of_a_module_as_one(cache: Path, write_go: Cal
     assert len({path.resolve() for path in found.values()}) == 1
 
 
+async def test_compilers_do_not_collect_garbage_as_rarely_as_programs_of_tests_do(
+    tmp_path: Path, cache: Path, write_go: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOGC", "400")
+    write_go('echo "$GOGC" > "$(dirname "$0")/pace"')
+    await provide(["etcd"], cache_folder=cache)
+    assert (tmp_path / "bin/pace").read_text() == "100\n"
+
+
 async def test_reports_the_progress_of_the_build(cache: Path, write_go: Callable[[str], None]) -> None:
     write_go("")
     reported: list[Progress] = []
