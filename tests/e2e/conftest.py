@@ -17,18 +17,18 @@ RARE_SCRAPE_S = 2.0
 """For what does not depend on how exact energies are: scrapes of 24 nodes take processor time all the while."""
 
 LONGEST = (
-    "test_lab_command.py",
     "one_lab",
-    "test_upgrade.py",
-    "test_chaos.py",
-    "served_lab",
-    "test_replay.py",
     "pair_lab",
+    "test_lab_command.py",
+    "test_replay.py",
+    "test_upgrade.py",
+    "served_lab",
+    "test_chaos.py",
     "test_replicas.py",
-    "test_served_chaos.py",
-    "test_instances.py",
     "test_hostile.py",
     "test_lost_nodes.py",
+    "test_served_chaos.py",
+    "test_instances.py",
     "test_rights.py",
 )
 """What takes longest starts first, so that no worker waits for another at the end. A worker takes two tests in advance,
