@@ -86,7 +86,7 @@ class Laboratory:
         new = [ServingProcess(shapes) for shapes in missing]
         self._processes = [*kept, *new]
         for one in new:
-            one.hear()
+            one.receive()
         if new:
             self._idle.append({"processes": list(processes), **self._rest()})
             self._write()
@@ -108,21 +108,21 @@ class Laboratory:
     def _measure(self, loads: tuple[Load, ...]) -> Table:
         alone = find_alone(self._rows)
         shares = divide([process.shapes for process in self._processes], loads)
-        told = [(process, share) for process, share in zip(self._processes, shares, strict=True) if share]
-        for process, share in told:
+        busy = [(process, share) for process, share in zip(self._processes, shares, strict=True) if share]
+        for process, share in busy:
             wanted = [loads[number] for number in share]
             periods_s = [load.find_period_s(alone[load.work][0]) if load.duty < 1.0 else 0.0 for load in wanted]
-            process.tell([Order(*order) for order in zip(wanted, periods_s, strict=True)])
-        for process, _ in told:
-            process.hear()
+            process.send([Order(*order) for order in zip(wanted, periods_s, strict=True)])
+        for process, _ in busy:
+            process.receive()
         begin_s = time.perf_counter() + BEGIN_IN_S
         start_s = begin_s + WARM_S
         end_s = start_s + self._options.seconds
-        for process, _ in told:
-            process.tell((begin_s, end_s + BEGIN_IN_S))
+        for process, _ in busy:
+            process.send((begin_s, end_s + BEGIN_IN_S))
         spans: dict[int, list[Span]] = {}
-        for process, share in told:
-            spans |= zip(share, process.hear(), strict=True)
+        for process, share in busy:
+            spans |= zip(share, process.receive(), strict=True)
         passes = [describe_passes(load, spans[number], (start_s, end_s)) for number, load in enumerate(loads)]
         return {"loads": loads, "passes": passes, **self._read_meters(start_s, end_s)}
 

@@ -1,4 +1,4 @@
-"""A process that serves one or more models with the GPU that others use as well; its parent tells it what to do."""
+"""A process that serves one or more models with the GPU that others use as well; its parent sends it orders."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +33,11 @@ class ServingProcess:
         self._process.start()
         theirs.close()
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
         """Send a message."""
         self._pipe.send(message)
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Return its answer.
 
         Raises:

@@ -10,8 +10,8 @@ from perllm.cluster.client import Object
 MOST, MORE = 20, 10
 """Tasks until the node is known to be broken, at most, and how many follow."""
 
-ANOTHER = "t4-1"
-"""A node that tasks prefer to no node of the cloud."""
+OTHERS = [f"t4-{number}" for number in range(6)]
+"""Nodes that tasks prefer to no node of the cloud, each while it has no tasks."""
 
 
 async def test_a_node_that_refuses_everything_is_avoided_and_named_until_it_is_repaired(stage: Stage) -> None:
@@ -22,7 +22,8 @@ async def test_a_node_that_refuses_everything_is_avoided_and_named_until_it_is_r
     try:
         while not await _is_avoided(stage, broken):
             assert len(names) < MOST, "the node is not known to be broken"
-            names += await stage.create_many(f"task-{len(names)}", 1, template=_template(**_allow(broken, ANOTHER)))
+            another = OTHERS[len(names) % len(OTHERS)]
+            names += await stage.create_many(f"task-{len(names)}", 1, template=_template(**_allow(broken, another)))
             # One at a time: those under way when the node becomes known to be broken are refused as well.
             await stage.wait_status(names[-1], _was_refused_or_runs)
         names += await stage.create_many("later", MORE, tiers=["cloud"])
