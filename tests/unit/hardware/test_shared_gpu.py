@@ -5,26 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from perllm_lab.hardware.catalogue import CATALOGUE, JETSON_ORIN
+from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.engine import SHARED_PACE
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.node import Job, SimulatedNode
+from unit.hardware.round_gpu import ROUND_GPU as GPU
 
-# Iteration 0.1 s + 0.1 s a task, 1 J a token + 1 J an iteration, prefill 10 ms and 1 J a token, idle 10 W.
-GPU = dataclasses.replace(
-    JETSON_ORIN,
-    iteration_base_s=0.1,
-    iteration_per_task_s=0.1,
-    slots=2,
-    token_energy_j=1.0,
-    iteration_energy_j=1.0,
-    prefill_per_token_s=0.01,
-    prefill_power_w=100.0,
-    idle_power_w=10.0,
-    model_load_s=5.0,
-    context_token_s=0.0,
-    prefill_least_s=0.0,
-)
 SHARE = SHARED_PACE / 2
 CHAT, CODE = "chat", "code"
 

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from perllm_lab.hardware.catalogue import JETSON_ORIN
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.clock import Clock
@@ -13,25 +12,12 @@ from perllm_lab.nodes.kubelet import Kubelet, Surroundings
 from perllm_lab.nodes.machine import Machine
 from perllm_lab.nodes.model_server import ServerSurroundings, SimulatedServer
 from perllm_lab.nodes.pacer import Pacer
+from unit.hardware.round_gpu import ROUND_GPU
 
 EPOCH_S = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
 # Pod start 2 s, model load 4 s, prefill 10 ms a token, decode 0.1 s a token alone.
-GPU = dataclasses.replace(
-    JETSON_ORIN,
-    iteration_base_s=0.1,
-    iteration_per_task_s=0.0,
-    slots=2,
-    token_energy_j=1.0,
-    iteration_energy_j=1.0,
-    prefill_per_token_s=0.01,
-    prefill_power_w=100.0,
-    idle_power_w=10.0,
-    model_load_s=4.0,
-    pod_start_s=2.0,
-    context_token_s=0.0,
-    prefill_least_s=0.0,
-)
+GPU = dataclasses.replace(ROUND_GPU, iteration_per_task_s=0.0, model_load_s=4.0, pod_start_s=2.0)
 SPEC = NodeSpec("edge-0", "edge", "chat", GPU, LinkType(bandwidth_bps=8e6, rtt_s=1.0))
 
 
