@@ -183,19 +183,6 @@ class PooledLaw:
         group = self._laws[int(self.group_of_row[row])]
         return {"ratio": [float(self._log_ratio[row]), float(self._variance[row])], **group.export_moments()}
 
-    def prefers(self, row: int, state: Mapping[str, Sequence[float]], learned_s: float = 0.0) -> bool:
-        """Return whether `import_moments` takes its type's law from a state.
-
-        Raises:
-            ValueError: numbers of the node itself cannot have been learned.
-        """
-        number = int(self.group_of_row[row])
-        ratio, variance = read_numbers(state, "ratio", 2)
-        if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
-            raise ValueError("ratio is not one that nodes of one type have")
-        weight, than_weight = float(read_numbers(state, "errors", 5)[0]), self._laws[number].weight
-        return is_better_known(weight, learned_s, than_weight=than_weight, than_s=self._learned_s.get(number, -inf))
-
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]], learned_s: float = 0.0) -> bool:
         """Restore what `export_moments` returned; return whether its type's law is taken from it.
 
@@ -211,9 +198,7 @@ class PooledLaw:
             ValueError: the numbers cannot have been learned; then nothing is changed. Those of a law that is not taken
                 are not examined.
         """
-        number = int(self.group_of_row[row])
-        # To restore a law takes a millisecond, and of a large fleet few are taken.
-        restored = self._laws[number].restored(state) if self.prefers(row, state, learned_s) else None
+        number, restored = int(self.group_of_row[row]), self.find_restored(row, state, learned_s)
         self._log_ratio[row], self._variance[row] = read_numbers(state, "ratio", 2)
         if restored is None:
             self._refresh(number, np.array([row]))
@@ -221,6 +206,22 @@ class PooledLaw:
         self._laws[number], self._learned_s[number] = restored, learned_s
         self._refresh_all(number)
         return True
+
+    def find_restored(self, row: int, state: Mapping[str, Sequence[float]], learned_s: float = 0.0) -> TypeLaw | None:
+        """Return the law of its type that `import_moments` takes from a state, None if it takes none; change nothing.
+
+        Raises:
+            ValueError: the numbers cannot have been learned.
+        """
+        number = int(self.group_of_row[row])
+        ratio, variance = read_numbers(state, "ratio", 2)
+        if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
+            raise ValueError("ratio is not one that nodes of one type have")
+        weight, known = float(read_numbers(state, "errors", 5)[0]), self._laws[number]
+        than_s = self._learned_s.get(number, -inf)
+        # To restore a law takes a millisecond, and of a large fleet few are taken.
+        is_better = is_better_known(weight, learned_s, than_weight=known.weight, than_s=than_s)
+        return known.restored(state) if is_better else None
 
     def _walk(self, row: int, misfit: float, spread: float, information: float = 1.0) -> None:
         """Move the node's ratio towards what was seen, as far as it is less certain than its type's law."""

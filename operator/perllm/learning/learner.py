@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from perllm.learning.features import LEAST_LATENCY_SHARES, latency_features
-from perllm.learning.law import PooledLaw
+from perllm.learning.features import latency_features
 from perllm.learning.lengths import Length, LengthLaw
 from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
@@ -233,11 +232,10 @@ class Learner:
             ValueError: a state cannot have been learned; then nothing is changed.
         """
         row = self._rows[node]
-        prior = self._find_prior(self._rows.gpu_type(row))
         for model, _, state in arms:
             known = self._cover(self._models.find(model))
             try:
-                _check_laws(state, prior, known, row, recent.latest_s)
+                _check_laws(state, known, row, recent.latest_s)
             except ValueError as error:
                 raise ValueError(f"model {model}: {error}") from error
         self._import_policy(row, arms)
@@ -325,20 +323,15 @@ class Learner:
         known.load_s[row] = known.load_s[others[0]] if len(others) else LOAD_S
 
 
-def _check_laws(state: dict[str, Any], prior: Prior, known: ModelLaws, row: int, learned_s: float) -> None:
+def _check_laws(state: dict[str, Any], known: ModelLaws, row: int, learned_s: float) -> None:
     """Raise unless laws can be restored from a state where they are taken from it; what is known is not touched.
 
     Raises:
         ValueError: which law cannot, and why.
     """
     try:
-        pooled = (("latency", prior.latency, known.latency), ("energy", prior.energy, known.energy))
-        for name, coefficients, present in pooled:
-            if not present.prefers(row, state[name], learned_s):
-                continue
-            law = PooledLaw(coefficients, LEAST_LATENCY_SHARES if name == "latency" else None)
-            law.assign(0, 0)
-            law.import_moments(0, state[name])
+        for name, law in (("latency", known.latency), ("energy", known.energy)):
+            law.find_restored(row, state[name], learned_s)
         name = "lengths"
         LengthLaw().import_better(state["lengths"])
     except ValueError as error:
