@@ -9,9 +9,9 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 LAB := operator/perllm_lab
 MODEL_SERVER := tests/realnode/model_server
-# Of the unit tests, the laboratory and the laws: they fill the processors while other tests wait for tasks.
-LATER := $(addprefix tests/unit/,baselines bench campaign chaos energy hardware lab lab_kubernetes lab_nodes learning nodes \
-	placement policy realnode report simulator telemetry tuning workload)
+# Unit tests that wait for real servers and timers, which a starved machine would delay; all others only compute.
+TIMED := $(addprefix tests/unit/,agent annotated api cluster completions containment controller extender image kueue \
+	operator release runner shadow submission)
 # The tests of a file share what they start.
 FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export GOGC ?= 400
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test together format coverage check unit unit-first unit-later integration e2e labs pooled alone real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
+.PHONY: help demo lab test in-order together format coverage check unit unit-timed unit-untimed integration e2e labs pooled alone real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,13 +35,17 @@ demo: $(VENV)/ready ## Place 300 tasks with PerLLM, the paper's policy and the p
 lab: $(VENV)/ready ## Run a lab for kubectl until Ctrl-C; it resumes where it stopped (ARGS="--fresh" to start over)
 	@$(BIN)/perllm-lab up $(ARGS)
 
-# The real node mostly waits for containers, and what runs alone for tasks: both leave the processors to other tests.
+# Tests that start clusters often wait: the unit tests that only compute fill the processors meanwhile.
 test: $(VENV)/ready ## Everything that CI runs
-	@$(MAKE) --no-print-directory --jobs 2 together real
-	@$(MAKE) --no-print-directory --jobs 2 alone unit-later
+	@$(MAKE) --no-print-directory --jobs 2 in-order unit-untimed
 
+in-order: $(VENV)/ready
+	@$(MAKE) --no-print-directory --jobs 2 together real
+	@$(MAKE) --no-print-directory alone
+
+# The real node mostly waits for containers.
 together: $(VENV)/ready
-	@$(MAKE) --no-print-directory --jobs 2 check unit-first
+	@$(MAKE) --no-print-directory --jobs 2 check unit-timed
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory pooled
 
@@ -61,14 +65,14 @@ check: $(VENV)/ready ## Style, types, layers of the architecture
 unit: $(VENV)/ready ## Unit tests; a minute
 	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 tests/unit
 
-unit-first: $(VENV)/ready
-	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 $(filter-out $(LATER),$(patsubst %/,%,$(wildcard tests/unit/[a-z]*/)))
+unit-timed: $(VENV)/ready
+	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 $(TIMED)
 
 # At the lowest priority, towards other sessions too: a lab must run as it does alone.
-unit-later: $(VENV)/ready
+unit-untimed: $(VENV)/ready
 	@trap 'kill -- -$$!' INT TERM; \
 	setsid sh -c '{ echo 19 > /proc/self/autogroup; } 2> /dev/null; exec nice -n 19 "$$@"' \
-		low $(BIN)/pytest -q $(FILES_AT_A_TIME) 2 $(LATER) & wait $$!
+		low $(BIN)/pytest -q $(FILES_AT_A_TIME) 2 $(filter-out $(TIMED),$(patsubst %/,%,$(wildcard tests/unit/[a-z]*/))) & wait $$!
 
 integration: $(VENV)/ready ## Tests against a real control plane and a real Prometheus
 	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 tests/integration

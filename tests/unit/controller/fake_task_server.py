@@ -29,6 +29,7 @@ class FakeTaskServer:
         self.failures = 0
         self._version = 1
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._watches: list[asyncio.Queue[bytes | None]] = []
 
     def create(self, name: str, **spec: Any) -> None:
         """Create a task, and report it to the watch."""
@@ -58,6 +59,7 @@ class FakeTaskServer:
 
     def build_app(self) -> web.Application:
         app = web.Application()
+        app.on_shutdown.append(self._end_watches)
         app.router.add_get("/apis", self._groups)
         app.router.add_get("/api", self._core)
         app.router.add_get("/api/v1", self._core)
@@ -105,9 +107,14 @@ class FakeTaskServer:
         response = web.StreamResponse()
         await response.prepare(request)
         lines = self._lines = asyncio.Queue()  # of the newest watch; one that was broken off takes nothing any more
+        self._watches.append(lines)
         while (line := await lines.get()) is not None:
             await response.write(line + b"\n")
         return response
+
+    async def _end_watches(self, _: web.Application) -> None:
+        for lines in self._watches:
+            lines.put_nowait(None)
 
 
 def _describe(plural: str, kind: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
-from perllm.cluster.outages import SETTLED_S, Outages
+from perllm.cluster import outages
 from perllm.controller import watch
 from perllm.controller.handover import Handover
 from perllm.controller.task_stream import TaskStream
@@ -24,12 +24,13 @@ from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from unit.controller.fake_task_server import FakeTaskServer
 
 POLL_S = 0.02
+QUICKLY_SETTLED_S = 0.5
 DEEP = "[" * 1100 + "]" * 1100
 
 
 def make_stream() -> TaskStream:
     loop = asyncio.get_running_loop()
-    return TaskStream(print, print, Handover(loop), Outages(loop.time), Random(0), is_known=lambda _: True)
+    return TaskStream(print, print, Handover(loop), outages.Outages(loop.time), Random(0), is_known=lambda _: True)
 
 
 class Watched:
@@ -41,10 +42,10 @@ class Watched:
         self.sights: list[tuple[str, bool]] = []
         self.listed: Mapping[str, str] = {}
         credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
-        outages = Outages(asyncio.get_running_loop().time)
+        failing = outages.Outages(asyncio.get_running_loop().time)
         self.metrics = OperatorMetrics(CollectorRegistry())
         self.watch = TaskWatch(
-            credentials, self._note, self._note_list, self.metrics, outages, Random(0), is_known=lambda _: True
+            credentials, self._note, self._note_list, self.metrics, failing, Random(0), is_known=lambda _: True
         )
 
     def _note(self, item: Object, deleted: bool) -> None:
@@ -76,7 +77,6 @@ async def starting() -> AsyncIterator[Watched]:
         await stack.enter_async_context(serve(server.build_app(), LOOPBACK, port))
         watched = Watched(server, port)
         stack.push_async_callback(watched.watch.stop)
-        stack.callback(server.end_watch)
         yield watched
 
 
@@ -102,15 +102,16 @@ async def watched(starting: Watched) -> Watched:
     ids=["error 500", "no JSON", "no metadata", "no object", "a list"],
 )
 async def test_a_malformed_event_leads_to_a_new_list_and_is_logged_once(
-    watched: Watched, line: bytes, caplog: pytest.LogCaptureFixture
+    watched: Watched, line: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outages, "SETTLED_S", QUICKLY_SETTLED_S)
     caplog.set_level(logging.INFO, "perllm")
     for name in ("missed", "missed too"):
         watched.server.store(name)
         watched.server.send(line)
         await watched.knows(name)
         await watched.until(lambda: watched.watch.is_ready)
-    await asyncio.sleep(SETTLED_S)
+    await asyncio.sleep(QUICKLY_SETTLED_S)
     watched.server.create("later")
     await watched.knows("later")
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
