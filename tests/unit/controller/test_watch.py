@@ -11,9 +11,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from perllm.api import names
+from perllm.cluster import outages
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
-from perllm.cluster import outages
 from perllm.controller import watch
 from perllm.controller.handover import Handover
 from perllm.controller.task_stream import TaskStream
