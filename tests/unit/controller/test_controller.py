@@ -421,6 +421,30 @@ async def test_a_pod_that_ended_in_time_has_succeeded_though_it_could_not_report
     assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == (phase, finishes)
 
 
+@pytest.mark.parametrize(
+    ("reason", "phase"), [("ContainerCreating", "Pending"), ("CreateContainerConfigError", "Failed")]
+)
+@pytest.mark.parametrize("starts", [True, False])
+async def test_a_pod_is_not_given_up_for_not_having_started_while_its_node_cannot_report_that(
+    cluster: Cluster, reason: str, phase: str, starts: bool
+) -> None:
+    cluster.create(deadline="1h")
+    await asyncio.sleep(1)
+    cluster.pod(metadata={"creationTimestamp": format_time(1001)}, status={"phase": "Pending"})
+    cluster.bind()
+    cluster.pod(status={"containerStatuses": [container({"waiting": {"reason": reason}})]})
+    cluster.outdated.add("lab")
+    await asyncio.sleep(2 * PodPatience().start_s)
+    assert (cluster.pods, cluster.status()["phase"]) == (["t-1"], "Scheduled")
+    if starts:
+        since = {"startedAt": format_time(1020)}
+        cluster.pod(status={"phase": "Running", "containerStatuses": [container({"running": since})]})
+    cluster.outdated.clear()
+    await asyncio.sleep(BLIND_PAUSE_S + 4)
+    assert cluster.status()["phase"] == ("Running" if starts else phase)
+    assert (cluster.api.read(f"{PODS}/t-1") is not None) == starts
+
+
 @pytest.mark.parametrize("jump_s", [300.0, -300.0], ids=["forward", "back"])
 async def test_a_deadline_holds_by_the_clock_although_that_is_set_to_another_time(
     cluster: Cluster, jump_s: float
