@@ -208,7 +208,7 @@ class Reconciler:
             tracked.all_pods,
             now_s,
             tracked.note,
-            suspension=self._suspensions.find(task, tracked.status),
+            suspension=self._suspensions.find(task, tracked.status, tracked.pods.values()),
             is_current=is_current,
         )
         tracked.cause = step.cause

@@ -83,6 +83,26 @@ async def test_a_waiting_task_whose_quota_becomes_one_for_other_nodes_is_placed_
     assert cluster.pods == ["t-1"]
 
 
+async def test_an_attempt_goes_on_although_the_flavor_of_its_quota_is_deleted_and_the_next_one_waits_for_it(
+    cluster: QueueCluster,
+) -> None:
+    cluster.workloads.on_flavor(None, Flavor("spot"))
+    cluster.create(queue="team", retries=1)
+    cluster.workloads.on_workload(None, admit("spot"))
+    await asyncio.sleep(1)
+    cluster.bind()
+    running = {"name": "llm", "state": {"running": {"startedAt": "1970-01-01T00:16:42Z"}}}
+    cluster.pod(status={"phase": "Running", "containerStatuses": [running]})
+    cluster.workloads.on_flavor(Flavor("spot"), None)
+    cluster.see_pod()
+    await asyncio.sleep(5)
+    assert cluster.status()["phase"] == "Running"
+    cluster.finish(exit_code=1)
+    await asyncio.sleep(5)
+    assert cluster.pods == ["t-1"]
+    assert "its ResourceFlavor spot is not known" in cluster.status()["message"]
+
+
 async def test_a_task_that_loses_its_quota_leaves_its_line_and_its_reservation(cluster: QueueCluster) -> None:
     cluster.create(queue="team")
     cluster.workloads.on_workload(None, admit("edge"))
