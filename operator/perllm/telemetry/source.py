@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 
 import requests
@@ -154,7 +155,19 @@ def _authorize_from(
             password = settings.password_file.read_text("utf-8").strip()
             return HTTPBasicAuth(settings.username.encode(), password.encode())(request)
         if settings.token_file is not None:
-            request.headers["Authorization"] = f"Bearer {settings.token_file.read_text().strip()}"
+            request.headers["Authorization"] = f"Bearer {_read_token(settings.token_file)}"
         return request
 
     return authorize
+
+
+def _read_token(file: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        ValueError: it cannot be sent. The error of the library would quote it.
+    """
+    token = file.read_text("utf-8").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{file} must contain a token and nothing else, on one line")
+    return token
