@@ -44,7 +44,8 @@ class Suspensions:
         """Report to Kueue what has become of a task in one of its queues."""
         if self._workloads is None or not task.queue or task.spec is None:
             return
-        is_active = any(not pod.is_finished for pod in pods)
+        # A pod that is not gone since its node does not answer takes neither slots nor quota from others.
+        is_active = any(not (pod.is_finished or pod.has_left_slots) for pod in pods)
         self._workloads.report(self._to_queued(task), status.phase, is_active=is_active)
 
     def report_end(self, uid: str, phase: TaskPhase) -> None:

@@ -11,14 +11,17 @@ import pytest_asyncio
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.pod import read_pod
+from perllm.cluster.pod_ends import MARGIN_S
 from perllm.controller.pods import build_pod
 from perllm.controller.suspensions import Suspensions
 from perllm.kueue.flavor import Flavor
 from perllm.kueue.pod_update import PodUpdate
 from perllm.kueue.workload import workload_name, workloads_path
 from perllm.kueue.workloads import Workloads
-from unit.controller.one_node_cluster import PODS, Cluster
+from perllm.placement.fleet import Bandwidth
+from unit.controller.one_node_cluster import PODS, START_S, Cluster
 from unit.controller.samples import make_task, task_object
+from unit.controller.test_silent_nodes import SILENT
 from unit.kueue.samples import admit, evict
 
 pytestmark = pytest.mark.looptime
@@ -149,6 +152,22 @@ async def test_a_task_that_kueue_evicts_is_stopped_and_then_gives_back_its_quota
     cluster.controller.on_pod(pod, None)
     await asyncio.sleep(1)
     assert (cluster.conditions()["QuotaReserved"], cluster.conditions()["Requeued"]) == ("False", "True")
+
+
+async def test_the_quota_of_an_evicted_task_is_free_although_its_node_does_not_answer(cluster: QueueCluster) -> None:
+    cluster.create(queue="team", deadline="1h")
+    cluster.workloads.on_workload(None, admit())
+    cluster.api.store(WORKLOAD)
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.pod(status={"phase": "Running"})
+    cluster.scheduler.put_node(replace(SILENT, answers_since_s=START_S + 2), Bandwidth(100e6, 0.0))
+    cluster.workloads.on_workload(admit(), evict())
+    cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:16:42Z"})
+    await asyncio.sleep(MARGIN_S - 2)
+    assert cluster.conditions()["QuotaReserved"] == "True"
+    await asyncio.sleep(4)
+    assert cluster.conditions()["QuotaReserved"] == "False"
 
 
 async def test_a_task_that_ended_while_the_operator_was_away_frees_its_quota(cluster: QueueCluster) -> None:
