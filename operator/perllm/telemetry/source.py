@@ -33,7 +33,7 @@ class TelemetryError(Exception):
 
 
 class TelemetryUnreachableError(TelemetryError):
-    """Prometheus does not answer at all, so other queries would fail now as well."""
+    """Prometheus has not answered, and may not answer other queries now either."""
 
 
 class MetricSource(Protocol):
