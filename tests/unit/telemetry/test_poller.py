@@ -130,7 +130,7 @@ async def test_failing_server_is_asked_less_and_less_often(setup: Setup) -> None
 
     await run_for(setup.telemetry, 300)
 
-    # After 5, 10, 20 s and then every 30 s, or half of it; two queries each, for the others would not be answered either.
+    # After 5, 10, 20 s and then every 30 s, or half of it; two queries each: the others would not be answered either.
     assert len(setup.source.asked) / 2 == setup.telemetry.failures == setup.metric("failures_total")
     assert 3 + 250 / 35 <= setup.telemetry.failures <= 4 + 290 / 15
 
