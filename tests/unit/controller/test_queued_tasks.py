@@ -22,7 +22,7 @@ from perllm.placement.fleet import Bandwidth
 from unit.controller.one_node_cluster import PODS, START_S, Cluster
 from unit.controller.samples import make_task, task_object
 from unit.controller.test_silent_nodes import SILENT
-from unit.kueue.samples import admit, evict
+from unit.kueue.samples import admit, evict, make_workload
 
 pytestmark = pytest.mark.looptime
 
@@ -177,6 +177,15 @@ async def test_a_task_that_ended_while_the_operator_was_away_frees_its_quota(clu
     cluster.create(queue="team", status=status)
     await asyncio.sleep(1)
     assert cluster.conditions()["Finished"] == "True"
+
+
+async def test_a_task_whose_end_only_kueue_knows_since_the_operator_died_before_it_was_stored_ends_again(
+    cluster: QueueCluster,
+) -> None:
+    cluster.workloads.on_workload(None, make_workload({"QuotaReserved": True, "Admitted": True, "Finished": True}))
+    cluster.create(queue="team", onInfeasible="Reject", tiers=["cloud"])
+    await asyncio.sleep(2)
+    assert cluster.status()["phase"] == "Rejected"
 
 
 async def test_what_runs_goes_on_while_it_is_not_known_what_kueue_has_decided(cluster: QueueCluster) -> None:
