@@ -105,6 +105,7 @@ class Pod:
             answer; None where the deletion counts at once.
         has_left_slots: whether its slots count as free although it is not gone.
         is_forced: whether its deletion was requested without waiting for its node, and only our finalizer retains it.
+        was_restarted: whether a container of its own ran more than once, so its times are not those of its work.
     """
 
     key: str
@@ -142,6 +143,7 @@ class Pod:
     may_run_until_s: float | None = None
     has_left_slots: bool = False
     is_forced: bool = False
+    was_restarted: bool = False
 
     @property
     def namespace(self) -> str:
@@ -212,7 +214,8 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
     if not (namespace and name and uid):
         return None
     annotations = as_object(metadata.get("annotations"))
-    containers = read_containers(spec, status, read_own_names(annotations, spec))
+    own_names = read_own_names(annotations, spec)
+    containers = read_containers(spec, status, own_names)
     own = [one for one in containers if one.is_own and not one.is_init]
     first = own[0] if own else None
     phase = _judge_phase(status, own)
@@ -253,6 +256,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
         decision_record=as_text(annotations.get(names.DECISION_ANNOTATION)) or None,
         misfit=_read_misfit(metadata, annotations, status) if node is None else None,
         is_forced=metadata.get("deletionGracePeriodSeconds") == 0 and spec.get("terminationGracePeriodSeconds") != 0,
+        was_restarted=_was_restarted(status, own_names),
     )
 
 
@@ -301,6 +305,11 @@ def _read_last_words(phase: PodPhase, last: Container | None) -> str:
     """Return the termination message of the container that failed, unless it is a run report."""
     has_words = phase is PodPhase.FAILED and last is not None and parse_run_report(last.said) is None
     return last.said if has_words and last is not None else ""
+
+
+def _was_restarted(status: dict[str, Any], own: Collection[str]) -> bool:
+    statuses = (one for one in as_objects(status.get("containerStatuses")) if one.get("name") in own)
+    return any(one.get("restartCount") not in (None, 0) for one in statuses)
 
 
 def _is_idle(node: str | None, phase: PodPhase, containers: Sequence[Container]) -> bool:

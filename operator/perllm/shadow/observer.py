@@ -43,7 +43,6 @@ class Followed:
         request: what its task would have asked of placement.
         is_compared: whether it was seen as it arrived.
         is_lasting: whether it does not end by itself, as a server, and only takes room.
-        was_restarted: whether a container of it ran more than once, so its times are not those of its work.
         decision: its real placement in the form of a decision; None while it has no node of the fleet.
         residence: what it met on its node; None until it has left.
     """
@@ -52,7 +51,6 @@ class Followed:
     request: PlacementRequest
     is_compared: bool
     is_lasting: bool = False
-    was_restarted: bool = False
     decision: Decision | None = None
     residence: Residence | None = None
 
@@ -118,7 +116,6 @@ class ShadowObserver:
                 return  # it ended before it was seen
             followed = self._followed[shadowed.pod.uid] = self._begin(shadowed)
         was_finished, before = followed.pod.is_finished, followed.pod
-        followed.was_restarted = shadowed.was_restarted
         pod = followed.pod = self._clocks.see(shadowed.pod, before, self._unix_now())
         self._node_health.see(before, pod, followed.request.model)
         if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
@@ -189,7 +186,7 @@ class ShadowObserver:
         fault = find_fault(run.finished_s, Observation.of_report(pod.report), pod, decision)
         if fault is not None:
             self._report.discarded(fault)
-        if fault is not None or followed.was_restarted:
+        if fault is not None or pod.was_restarted:
             return
         outcome = judge_run(decision, run)
         endings = self._reviews.review(pod.key, decision, due_s=followed.request.due_s, outcome=outcome)

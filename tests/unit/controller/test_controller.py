@@ -96,6 +96,20 @@ async def test_a_task_is_learned_from_even_if_the_comparison_fails(
     assert cluster.metric("perllm_compared_tasks", unit="joules") == 0
 
 
+async def test_nothing_is_learned_from_a_pod_whose_container_was_restarted_and_it_is_released(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    ended = {"exitCode": 0, "startedAt": "1970-01-01T00:16:48Z", "finishedAt": "1970-01-01T00:16:50Z"}
+    statuses = [{**container({"terminated": ended}), "restartCount": 2}]
+    cluster.pod(status={"phase": "Succeeded", "containerStatuses": statuses})
+    await asyncio.sleep(SETTLING_S + 3)
+    assert (cluster.status()["phase"], cluster.status()["observed"]["energyQuality"]) == ("Succeeded", "measured")
+    assert cluster.parts.learner.summaries("n") == {}
+    assert not (cluster.api.read(f"{PODS}/t-1") or {})["metadata"].get("finalizers")
+
+
 async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None:
     cluster.create()
     await asyncio.sleep(2)
