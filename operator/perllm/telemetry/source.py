@@ -140,8 +140,8 @@ _REFUSED = "refuses to answer; check telemetry.url, its path, the token and the 
 
 
 def hide_credentials(text: str) -> str:
-    """Return the text with user and password removed from any URL; a password may itself contain an @."""
-    return re.sub(r"//[^\s'\"]*@", "//", text)
+    """Return the text with user and password removed from any URL; a password may itself contain an @, or a blank."""
+    return re.sub(r"//(?:[^\s'\"]*|[^/?#]*)@", "//", text)
 
 
 def _authorize_from(
