@@ -214,8 +214,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
     if not (namespace and name and uid):
         return None
     annotations = as_object(metadata.get("annotations"))
-    own_names = read_own_names(annotations, spec)
-    containers = read_containers(spec, status, own_names)
+    containers = read_containers(spec, status, read_own_names(annotations, spec))
     own = [one for one in containers if one.is_own and not one.is_init]
     first = own[0] if own else None
     phase = _judge_phase(status, own)
@@ -256,7 +255,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
         decision_record=as_text(annotations.get(names.DECISION_ANNOTATION)) or None,
         misfit=_read_misfit(metadata, annotations, status) if node is None else None,
         is_forced=metadata.get("deletionGracePeriodSeconds") == 0 and spec.get("terminationGracePeriodSeconds") != 0,
-        was_restarted=_was_restarted(status, own_names),
+        was_restarted=any(one.was_restarted for one in own),
     )
 
 
@@ -305,11 +304,6 @@ def _read_last_words(phase: PodPhase, last: Container | None) -> str:
     """Return the termination message of the container that failed, unless it is a run report."""
     has_words = phase is PodPhase.FAILED and last is not None and parse_run_report(last.said) is None
     return last.said if has_words and last is not None else ""
-
-
-def _was_restarted(status: dict[str, Any], own: Collection[str]) -> bool:
-    statuses = (one for one in as_objects(status.get("containerStatuses")) if one.get("name") in own)
-    return any(one.get("restartCount") not in (None, 0) for one in statuses)
 
 
 def _is_idle(node: str | None, phase: PodPhase, containers: Sequence[Container]) -> bool:
