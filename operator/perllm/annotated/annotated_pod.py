@@ -74,7 +74,6 @@ class AnnotatedPod:
         announcement: what it says about its work.
         demand: what it asks of its node.
         is_lasting: whether it does not end by itself, as the servers of a Deployment.
-        was_restarted: whether a container of it ran more than once, so its times are not those of its work.
         is_gated: whether kube-scheduler may not place it yet.
     """
 
@@ -82,7 +81,6 @@ class AnnotatedPod:
     announcement: Announcement
     demand: PodDemand
     is_lasting: bool = False
-    was_restarted: bool = False
     is_gated: bool = False
 
     @property
@@ -125,12 +123,10 @@ class UnreadablePod:
     Attributes:
         pod: the pod.
         problem: which annotation is wrong or missing, or which label is the reason.
-        was_restarted: as in `AnnotatedPod`.
     """
 
     pod: Pod
     problem: str
-    was_restarted: bool = False
 
 
 def read_own_pod(
@@ -141,7 +137,7 @@ def read_own_pod(
         return read_annotated_pod(item, gpu_resources, claims=claims)
     except AnnouncementError as error:
         pod = read_other_pod(item)
-        return None if pod is None else UnreadablePod(pod, str(error), _was_restarted(item))
+        return None if pod is None else UnreadablePod(pod, str(error))
 
 
 def read_annotated_pod(
@@ -176,7 +172,6 @@ def read_annotated_pod(
         announcement,
         read_demand(spec, gpu_resources, claimed),
         is_lasting=spec.get("restartPolicy", "Always") == "Always",
-        was_restarted=_was_restarted(item),
         is_gated=bool(as_objects(spec.get("schedulingGates"))),
     )
 
@@ -196,8 +191,3 @@ def _describe(error: ValidationError) -> str:
     said = [(_ANNOTATIONS[str(one["loc"][0])], one["msg"].removeprefix("Value error, ")) for one in details]
     problems = dict.fromkeys(f"annotation {key}: {words}" for key, words in said)
     return clean_line("; ".join(problems), MAX_PROBLEM)
-
-
-def _was_restarted(item: Object) -> bool:
-    statuses = as_objects(as_object(item.get("status")).get("containerStatuses"))
-    return any(one.get("restartCount") not in (None, 0) for one in statuses)

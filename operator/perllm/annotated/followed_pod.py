@@ -50,7 +50,7 @@ def is_over(annotated: AnnotatedPod, learner: Learner) -> bool:
     pod = annotated.pod
     if not pod.is_finished:
         return False
-    if pod.phase is PodPhase.FAILED or annotated.is_lasting or annotated.was_restarted:
+    if pod.phase is PodPhase.FAILED or annotated.is_lasting or pod.was_restarted:
         return True
     if pod.node is None or pod.finished_s is None or pod.decision_record is None:
         return True

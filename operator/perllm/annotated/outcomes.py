@@ -47,7 +47,7 @@ class PodOutcomes:
         fault = find_fault(run.finished_s, Observation.of_report(annotated.pod.report), annotated.pod, decision)
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
-        is_to_learn = fault is None and not annotated.was_restarted
+        is_to_learn = fault is None and not annotated.pod.was_restarted
         return run, is_to_learn and self._learn(annotated.pod.key, run, request, decision)
 
     def _learn(self, name: str, run: CompletedRun, request: PlacementRequest, decision: Decision) -> bool:

@@ -195,7 +195,7 @@ class AnnotatedPods:
             return
         before = None if known is None else known.pod
         pod = self._decisions.restore(self._clocks.see(seen.pod, before, self._unix_now()), before)
-        followed.annotated = replace(followed.annotated, pod=pod, was_restarted=seen.was_restarted)
+        followed.annotated = replace(followed.annotated, pod=pod)
         self._node_health.see(before, pod, followed.annotated.announcement.model)
         if pod.node is not None:
             self._follow(followed, was_finished=before is not None and before.is_finished)

@@ -37,6 +37,7 @@ class Container:
         said: its termination message.
         wait_reason: why it is not running, as one word.
         wait_message: why it is not running, as a sentence.
+        was_restarted: whether it ran more than once.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Container:
     said: str
     wait_reason: str
     wait_message: str
+    was_restarted: bool
 
     @property
     def has_failed(self) -> bool:
@@ -69,15 +71,15 @@ def read_containers(spec: dict[str, Any], status: dict[str, Any], own: Sequence[
         own: names of the template's containers. If none of them is known, all containers count as the task's own.
     """
     ends = status.get("phase") in ("Succeeded", "Failed") or as_text(spec.get("restartPolicy")) == "Never"
-    states = _read_states(status.get("containerStatuses"))
-    helpers = _read_states(status.get("initContainerStatuses"))
+    statuses = _read_statuses(status.get("containerStatuses"))
+    helpers = _read_statuses(status.get("initContainerStatuses"))
     found = [as_text(one.get("name")) for one in as_objects(spec.get("containers"))]
     first = [name for name in own if name in found]
     injected = [name for name in found if name not in first]
     inits = [_read_init(one, helpers, ends=ends) for one in as_objects(spec.get("initContainers"))]
     return (
-        *(_read(name, states, is_own=True, ends=ends) for name in first),
-        *(_read(name, states, is_own=not first, ends=ends) for name in injected),
+        *(_read(name, statuses, is_own=True, ends=ends) for name in first),
+        *(_read(name, statuses, is_own=not first, ends=ends) for name in injected),
         *inits,
     )
 
@@ -102,21 +104,22 @@ def find_wait(containers: Sequence[Container]) -> tuple[str, str]:
     return next(((one.wait_reason, one.wait_message) for one in (*unusual, *waits)), ("", ""))
 
 
-def _read_states(statuses: object) -> dict[str, dict[str, Any]]:
-    """Return the states by name; the order of statuses is not that of the spec."""
-    return {as_text(one.get("name")): as_object(one.get("state")) for one in as_objects(statuses)}
+def _read_statuses(statuses: object) -> dict[str, dict[str, Any]]:
+    """Return the statuses by name; their order is not that of the spec."""
+    return {as_text(one.get("name")): one for one in as_objects(statuses)}
 
 
-def _read_init(item: dict[str, Any], states: dict[str, dict[str, Any]], *, ends: bool) -> Container:
-    found = _read(as_text(item.get("name")), states, is_own=True, is_init=True, ends=ends)
+def _read_init(item: dict[str, Any], statuses: dict[str, dict[str, Any]], *, ends: bool) -> Container:
+    found = _read(as_text(item.get("name")), statuses, is_own=True, is_init=True, ends=ends)
     is_sidecar = item.get("restartPolicy") == "Always"
     return replace(found, is_over=False, exit_code=None, finished_s=None) if is_sidecar else found
 
 
 def _read(
-    name: str, states: dict[str, dict[str, Any]], *, is_own: bool, ends: bool, is_init: bool = False
+    name: str, statuses: dict[str, dict[str, Any]], *, is_own: bool, ends: bool, is_init: bool = False
 ) -> Container:
-    state = states.get(name, {})
+    status = statuses.get(name, {})
+    state = as_object(status.get("state"))
     ended, running, waiting = (as_object(state.get(kind)) for kind in ("terminated", "running", "waiting"))
     exit_code = _read_exit_code(ended)
     is_over = bool(ended) and (ends or exit_code == 0)
@@ -133,6 +136,7 @@ def _read(
         said=as_text(ended.get("message")),
         wait_reason=clean_line(as_text(waiting.get("reason")), MAX_REASON),
         wait_message=clean_line(as_text(waiting.get("message"))),
+        was_restarted=status.get("restartCount") not in (None, 0),
     )
 
 

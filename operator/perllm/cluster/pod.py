@@ -105,6 +105,7 @@ class Pod:
             answer; None where the deletion counts at once.
         has_left_slots: whether its slots count as free although it is not gone.
         is_forced: whether its deletion was requested without waiting for its node, and only our finalizer retains it.
+        was_restarted: whether a container of its own ran more than once, so its times are not those of its work.
     """
 
     key: str
@@ -142,6 +143,7 @@ class Pod:
     may_run_until_s: float | None = None
     has_left_slots: bool = False
     is_forced: bool = False
+    was_restarted: bool = False
 
     @property
     def namespace(self) -> str:
@@ -253,6 +255,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
         decision_record=as_text(annotations.get(names.DECISION_ANNOTATION)) or None,
         misfit=_read_misfit(metadata, annotations, status) if node is None else None,
         is_forced=metadata.get("deletionGracePeriodSeconds") == 0 and spec.get("terminationGracePeriodSeconds") != 0,
+        was_restarted=any(one.was_restarted for one in own),
     )
 
 

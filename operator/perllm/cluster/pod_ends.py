@@ -66,7 +66,7 @@ def is_to_replace(pod: Pod, now_s: float) -> bool:
     return pod.misfit is not None and (pod.is_deleting or now_s >= pod.misfit.since_s + FIT_PATIENCE_S)
 
 
-def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod:
+def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float, *, is_current: bool = True) -> Pod:
     """Return the pod, marked as ended if the operator has stopped waiting for it.
 
     Args:
@@ -74,12 +74,15 @@ def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod
         patience: how long the operator waits for pods.
         due_s: deadline of its task, Unix time.
         now_s: Unix time.
+        is_current: whether it is known as it is, and not as it was before an outage, in which it may have started.
     """
     limit_s = _find_limit_s(pod, patience, due_s)
     if limit_s is None or now_s < limit_s:
         return pod
     if pod.has_helpers_left:
         return replace(pod, phase=PodPhase.SUCCEEDED if pod.exit_code == 0 else PodPhase.FAILED)
+    if not is_current:
+        return pod
     if pod.wait_reason in MISTAKES:
         return replace(pod, phase=PodPhase.FAILED, reason=pod.wait_reason, message=pod.wait_message)
     last = ": ".join(filter(None, (pod.wait_reason, pod.wait_message))) or "none"

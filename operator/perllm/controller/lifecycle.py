@@ -108,7 +108,8 @@ def advance(
         is_over = status.phase.is_final
         return Step(follow(task, status) if is_over else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
-        step = _go_on(task, status, find_judged(status, pods), now_s, is_current)
+        judged = find_judged(status, pods, is_suspended=suspension is not None)
+        step = _go_on(task, status, judged, now_s, is_current)
         if suspension is not None and not step.status.phase.is_final:
             return _suspend(task, step.status, pods, suspension, now_s)
         if step.attempt is not None and note is not None:
@@ -135,10 +136,20 @@ def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: flo
     return status.change(message=message)
 
 
-def find_judged(status: TaskStatus, pods: Sequence[Pod]) -> list[Pod]:
-    """Return the pods without those that were stopped because the task may not run, unless they succeeded."""
+def find_judged(status: TaskStatus, pods: Sequence[Pod], *, is_suspended: bool = False) -> list[Pod]:
+    """Return the pods without those that were stopped because the task may not run.
+
+    One that has succeeded counts nevertheless, and so does, once the task may run again, one that may still be running
+    since its node does not answer.
+    """
     stopped = status.stopped_attempts or ()
-    return [pod for pod in pods if pod.attempt not in stopped or pod.phase is PodPhase.SUCCEEDED]
+    return [
+        pod
+        for pod in pods
+        if pod.attempt not in stopped
+        or pod.phase is PodPhase.SUCCEEDED
+        or (pod.may_run_until_s is not None and not is_suspended)
+    ]
 
 
 def is_ended_at_deadline(status: TaskStatus) -> bool:

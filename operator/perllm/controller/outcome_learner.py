@@ -89,7 +89,8 @@ class OutcomeLearner:
             return
         node = self._fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
-        if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
+        is_about_it = not (pod.is_disrupted or is_lost(pod) or pod.was_restarted)
+        if node is not None and node.is_open and was_at_once and is_about_it:
             endings = self._reviews.review(task.key, decision, due_s=task.due_s, outcome=None)
             if self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence, pod.prompts)):
                 self._savings.note(*endings)
@@ -107,7 +108,7 @@ class OutcomeLearner:
         fault = find_fault(tracked.task.received_s + (observed.latency or 0.0), observed, pod, decision)
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
-        if fault is not None or decision is None:
+        if fault is not None or decision is None or pod.was_restarted:
             return
         outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
         if outcome is None:

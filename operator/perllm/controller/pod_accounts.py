@@ -96,14 +96,18 @@ class PodAccounts:
         pod = find_flying(tracked)
         return None if pod is None else tracked.decision_of(pod)
 
-    def call_ends(self, tracked: Tracked, now_s: float) -> None:
-        """Treat pods as ended that the operator no longer waits for, and doubt the ends that nodes did not report."""
+    def call_ends(self, tracked: Tracked, now_s: float, *, is_current: bool) -> None:
+        """Treat pods as ended that the operator no longer waits for, and doubt the ends that nodes did not report.
+
+        None is given up for not having started that is not known as it is now.
+        """
         task = tracked.task
         if task.spec is None:
             return
         for name, pod in list(tracked.pods.items()):
             node = None if pod.node is None else self._node_of(pod.node)
-            called = doubt_end(call_end(pod, self._patience, task.due_s, now_s), node, self._patience, now_s)
+            called = call_end(pod, self._patience, task.due_s, now_s, is_current=is_current)
+            called = doubt_end(called, node, self._patience, now_s)
             closed_s = find_closed_s(task, pod)
             if closed_s is not None and now_s >= closed_s:
                 called = replace(called, has_left_slots=True)

@@ -42,7 +42,7 @@ PODS_PAUSE_S = 10.0
 """How often a task is examined whose pods cannot be listed yet."""
 
 BLIND_PAUSE_S = 5.0
-"""How often a task is examined whose deadline has passed during an outage of the API server."""
+"""How often a task is examined whose deadline, or whose time to start, has passed in an outage of the API server."""
 
 LOOK_S = 60.0
 """How often a task that waits for a time is looked at: the clock may be set to another time meanwhile."""
@@ -200,15 +200,16 @@ class Reconciler:
             # It is not to start on the nodes that it was queued for.
             self._scheduler.withdraw(key)
             tracked.task = task
-        self._accounts.call_ends(tracked, now_s)
+        is_current = self._is_current(task.namespace)
+        self._accounts.call_ends(tracked, now_s, is_current=is_current)
         step = lifecycle.advance(
             task,
             tracked.status,
             tracked.all_pods,
             now_s,
             tracked.note,
-            suspension=self._suspensions.find(task, tracked.status),
-            is_current=self._is_current(task.namespace),
+            suspension=self._suspensions.find(task, tracked.status, tracked.pods.values()),
+            is_current=is_current,
         )
         tracked.cause = step.cause
         self._adopt(tracked, step.status)
@@ -304,16 +305,18 @@ class Reconciler:
         task, status = tracked.task, tracked.status
         if task.spec is None:
             return
-        pods = tracked.pods.values()
+        pods, is_current = tracked.pods.values(), self._is_current(task.namespace)
         looks_s = [next_look_s(pod, self._patience, task.due_s, now_s) for pod in pods]
         looks_s += [lifecycle.find_closed_s(task, pod) for pod in pods]
         waits_s = [look_s - now_s for look_s in looks_s if look_s is not None and look_s > now_s]
+        if not is_current and any(look_s is not None and look_s <= now_s for look_s in looks_s):
+            waits_s.append(BLIND_PAUSE_S)
         unmeasured: Pod | None = None
         if not status.phase.is_final:
             verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)
             if verdict_s > now_s:
                 waits_s.append(verdict_s - now_s)
-            elif lifecycle.may_be_in_time(tracked.judged_pods, is_current=self._is_current(task.namespace)):
+            elif lifecycle.may_be_in_time(tracked.judged_pods, is_current=is_current):
                 waits_s.append(BLIND_PAUSE_S)
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
             unmeasured = None if waits_s else step.finished

@@ -23,7 +23,7 @@ class Suspensions:
         self._workloads = workloads
         self._request_template = build_request_template(served_resource)
 
-    def find(self, task: Task, status: TaskStatus) -> Note | None:
+    def find(self, task: Task, status: TaskStatus, pods: Iterable[Pod]) -> Note | None:
         """Return why a task may not run for now; None if it may."""
         if task.spec is None:
             return None
@@ -31,7 +31,8 @@ class Suspensions:
             return Note("Suspended", "suspended by spec.suspend") if task.spec.suspend else None
         if status.pod_name is not None and not self._workloads.is_known(task.namespace):
             return None
-        obstacle = self._workloads.find_obstacle(self._to_queued(task))
+        is_active = any(not (pod.is_finished or pod.is_deleting) for pod in pods)
+        obstacle = self._workloads.find_obstacle(self._to_queued(task), is_active=is_active)
         return None if obstacle is None else Note("WaitingForQuota", f"waiting for quota: {obstacle}")
 
     def assign(self, task: Task) -> Task:
@@ -43,7 +44,8 @@ class Suspensions:
         """Report to Kueue what has become of a task in one of its queues."""
         if self._workloads is None or not task.queue or task.spec is None:
             return
-        is_active = any(not pod.is_finished for pod in pods)
+        # A pod that is not gone since its node does not answer takes neither slots nor quota from others.
+        is_active = any(not (pod.is_finished or pod.has_left_slots) for pod in pods)
         self._workloads.report(self._to_queued(task), status.phase, is_active=is_active)
 
     def report_end(self, uid: str, phase: TaskPhase) -> None:

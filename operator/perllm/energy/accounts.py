@@ -164,7 +164,8 @@ class EnergyAccounts:
         """Begin the accounts of nodes that have none, so that tasks that end before the next round are part of them."""
         now_s = self._unix_now()
         for node in self._nodes():
-            self._until_s.setdefault(node, now_s)
+            # One that is to begin later was opened by a clock that has been set back since.
+            self._until_s[node] = min(self._until_s.get(node, now_s), now_s)
             self._seen_s[node] = now_s
 
     def advance(self, node: str) -> None:

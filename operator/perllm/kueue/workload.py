@@ -93,8 +93,11 @@ class TaskWorkload:
 
     @property
     def may_run(self) -> bool:
-        """Whether its task may run: it is admitted, and neither evicted nor finished."""
-        return self.holds(ADMITTED) and not (self.holds(EVICTED) or self.holds(FINISHED))
+        """Whether its task may run: it is admitted and not evicted.
+
+        If it is finished the task has ended. If that was not stored before the operator died, it is to end again.
+        """
+        return self.holds(FINISHED) or (self.holds(ADMITTED) and not self.holds(EVICTED))
 
     def holds(self, kind: str) -> bool:
         """Whether a condition is true."""
@@ -106,8 +109,8 @@ class TaskWorkload:
 
     def explain(self) -> str:
         """Return in Kueue's words why its task may not run."""
-        telling = next((kind for kind in (FINISHED, EVICTED) if self.holds(kind)), None)
-        telling = telling or (ADMITTED if self.holds(QUOTA_RESERVED) else QUOTA_RESERVED)
+        admission = ADMITTED if self.holds(QUOTA_RESERVED) else QUOTA_RESERVED
+        telling = EVICTED if self.holds(EVICTED) else admission
         return clean_line(as_text(self.find(telling).get("message")), MAX_MESSAGE)
 
 

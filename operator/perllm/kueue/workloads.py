@@ -87,14 +87,18 @@ class Workloads:
         elif old is not None:
             self._priorities.pop(old.name, None)
 
-    def find_obstacle(self, task: QueuedTask) -> str | None:
-        """Return why a task may not run, in a sentence; None if it may."""
+    def find_obstacle(self, task: QueuedTask, *, is_active: bool = False) -> str | None:
+        """Return why a task may not run, in a sentence; None if it may.
+
+        A ResourceFlavor says where its next pod may go. That it is not known does not stop an attempt that is active:
+        its quota is still its own.
+        """
         workload = self._seen.get(task.uid)
         if workload is None:
             return self._explain_lack(task)
         if not workload.may_run:
             return workload.explain() or f"queue {task.queue} has not admitted it yet"
-        missing = [name for name in workload.flavors if name not in self._flavors]
+        missing = [] if is_active else [name for name in workload.flavors if name not in self._flavors]
         return f"its ResourceFlavor {missing[0]} is not known" if missing else None
 
     def find_update(self, uid: str) -> PodUpdate:

@@ -89,7 +89,8 @@ class StartPlanner:
         later = np.where(is_open, costs, np.inf)
         step = int(np.argmin(later.min(axis=0)))
         arm = int(np.argmin(later[:, step]))
-        if later[arm, step] > (1.0 - MIN_SAVING) * costs[chosen, 0]:
+        # Where energy is free both now and later, nothing is saved.
+        if later[arm, step] >= (1.0 - MIN_SAVING) * costs[chosen, 0]:
             return None
         self._book(placement.request.task_id, _Plan(int(rows[arm]), first + step, float(slot_s[arm])))
         self._drop_past(first)

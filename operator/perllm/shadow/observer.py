@@ -12,8 +12,10 @@ from functools import partial
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.completed import read_run
 from perllm.annotated.late_nodes import LateNodes
+from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.clocks import Clocks
+from perllm.controller.evidence import find_fault
 from perllm.controller.reviews import Reviews
 from perllm.energy.attribution import Attribution
 from perllm.energy.settlement import Settlement
@@ -40,6 +42,7 @@ class Followed:
         pod: as last seen.
         request: what its task would have asked of placement.
         is_compared: whether it was seen as it arrived.
+        is_lasting: whether it does not end by itself, as a server, and only takes room.
         decision: its real placement in the form of a decision; None while it has no node of the fleet.
         residence: what it met on its node; None until it has left.
     """
@@ -47,6 +50,7 @@ class Followed:
     pod: Pod
     request: PlacementRequest
     is_compared: bool
+    is_lasting: bool = False
     decision: Decision | None = None
     residence: Residence | None = None
 
@@ -116,9 +120,14 @@ class ShadowObserver:
         self._node_health.see(before, pod, followed.request.model)
         if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
             self._note_binding(followed, pod.node)
-        if followed.decision is None or was_finished:
+        if followed.decision is None:
             return
-        if pod.is_finished:
+        if followed.is_lasting:
+            if pod.is_finished and pod.linger_s is None:
+                self._scheduler.end(pod.uid, followed.decision.node)
+        elif was_finished:
+            return
+        elif pod.is_finished:
             self._end(followed)
         else:
             self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
@@ -126,11 +135,11 @@ class ShadowObserver:
     def _begin(self, shadowed: AnnotatedPod) -> Followed:
         now_s, pod = self._unix_now(), shadowed.pod
         created_s = now_s if pod.created_s is None else pod.created_s
-        is_new = now_s - created_s <= FRESH_S and pod.started_s is None
+        is_new = now_s - created_s <= FRESH_S and pod.started_s is None and not shadowed.is_lasting
         # The API server writes whole seconds: within the second, the moment at which the pod was seen is closer.
         request = shadowed.to_request(min(max(now_s, created_s), created_s + 1.0))
         if not is_new:
-            return Followed(pod, request, is_compared=False)
+            return Followed(pod, request, is_compared=False, is_lasting=shadowed.is_lasting)
         self._scheduler.note_arrival(request)
         self._report.decided(pod, self._scheduler.rehearse(request))
         # Its node is a change to what was seen of it first: without one.
@@ -172,13 +181,19 @@ class ShadowObserver:
         self._scheduler.forget(followed.pod.key, uid)
 
     def _account(self, followed: Followed, decision: Decision, energy: Attribution) -> None:
-        run = read_run(followed.pod, followed.request, decision, energy, followed.residence)
+        pod = followed.pod
+        run = read_run(pod, followed.request, decision, energy, followed.residence)
+        fault = find_fault(run.finished_s, Observation.of_report(pod.report), pod, decision)
+        if fault is not None:
+            self._report.discarded(fault)
+        if fault is not None or pod.was_restarted:
+            return
         outcome = judge_run(decision, run)
-        endings = self._reviews.review(followed.pod.key, decision, due_s=followed.request.due_s, outcome=outcome)
+        endings = self._reviews.review(pod.key, decision, due_s=followed.request.due_s, outcome=outcome)
         if self._scheduler.learn(outcome, decision.gpu_type) is not None:
             self._savings.note(*endings)
             for ending in endings:
-                self._report.ended(followed.pod, ending, run.latency_s)
+                self._report.ended(pod, ending, run.latency_s)
 
     def _drop(self, pod: Pod) -> None:
         """Forget a pod that is gone, unless it has ended and its energy is awaited."""

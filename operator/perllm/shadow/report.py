@@ -3,6 +3,7 @@
 import logging
 
 from perllm.cluster.pod import Pod
+from perllm.learning.outcome import ImplausibleFigure
 from perllm.metrics import OperatorMetrics
 from perllm.placement.counterfactual import Ending, Prospect
 from perllm.placement.decision import Decision
@@ -46,6 +47,10 @@ class ShadowReport:
         other = decision.counterfactual
         choice = "none" if other is None else "same" if other.node == decision.node else "other"
         self._metrics.savings.shadowed.labels(choice).inc()
+
+    def discarded(self, fault: ImplausibleFigure) -> None:
+        """Count a pod that has reported what cannot be."""
+        self._metrics.learning.discarded.labels(fault).inc()
 
     def ended(self, pod: Pod, ending: Ending, latency_s: float) -> None:
         """Announce what a pod took, next to what was expected of it where PerLLM would have put it."""

@@ -116,8 +116,12 @@ class Telemetry:
         await self._retake()
 
     async def _query_all(self) -> str:
-        """Make every query; return the last failure in words, empty if there was none."""
+        """Make every query; return the last failure in words, empty if there was none.
+
+        If none of the first two is answered, the others would not be either.
+        """
         fault, mapping = "", NodeMapping.build(self._nodes(), self._settings.node_labels)
+        has_answers, unanswered = False, dict[Feed, str]()
         for feed in self._feeds:
             if self._is_paused(feed):
                 fault = self._broken[feed].fault
@@ -127,13 +131,21 @@ class Telemetry:
                 self._guard.clear("query", feed.name)
                 self._broken.pop(feed, None)
             except TelemetryUnreachableError as error:
-                self._unanswered += 1
-                return str(error)
+                unanswered[feed] = str(error)
+                if len(unanswered) > 1 and not has_answers:
+                    break
+                continue
             except TelemetryError as error:
                 fault = self._pause(feed, str(error))
             except Exception as error:
                 self._guard.note("query", feed.name, error)
                 fault = self._pause(feed, describe(error))
+            has_answers = True
+        if unanswered and not has_answers:
+            self._unanswered += 1
+            return list(unanswered.values())[-1]
+        for feed, words in unanswered.items():
+            fault = self._pause(feed, words)
         self._unanswered = 0
         return fault
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 
 import requests
@@ -32,7 +33,7 @@ class TelemetryError(Exception):
 
 
 class TelemetryUnreachableError(TelemetryError):
-    """Prometheus does not answer at all, so other queries would fail now as well."""
+    """Prometheus has not answered, and may not answer other queries now either."""
 
 
 class MetricSource(Protocol):
@@ -139,8 +140,8 @@ _REFUSED = "refuses to answer; check telemetry.url, its path, the token and the 
 
 
 def hide_credentials(text: str) -> str:
-    """Return the text with user and password removed from any URL; a password may itself contain an @."""
-    return re.sub(r"//[^\s'\"]*@", "//", text)
+    """Return the text with user and password removed from any URL; a password may itself contain an @, or a blank."""
+    return re.sub(r"//(?:[^\s'\"]*|[^/?#]*)@", "//", text)
 
 
 def _authorize_from(
@@ -154,7 +155,19 @@ def _authorize_from(
             password = settings.password_file.read_text("utf-8").strip()
             return HTTPBasicAuth(settings.username.encode(), password.encode())(request)
         if settings.token_file is not None:
-            request.headers["Authorization"] = f"Bearer {settings.token_file.read_text().strip()}"
+            request.headers["Authorization"] = f"Bearer {_read_token(settings.token_file)}"
         return request
 
     return authorize
+
+
+def _read_token(file: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        ValueError: it cannot be sent. The error of the library would quote it.
+    """
+    token = file.read_text("utf-8").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{file} must contain a token and nothing else, on one line")
+    return token

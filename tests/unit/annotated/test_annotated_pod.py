@@ -85,9 +85,9 @@ def test_a_pod_that_kubelet_always_restarts_is_a_lasting_one(policy: str, is_las
 
 def test_a_restart_of_a_container_is_noticed() -> None:
     item = pod_object(node="a", started_s=1000.0)
-    assert not read_own_pod(item, GPUS).was_restarted  # type: ignore[union-attr]
+    assert not read_own_pod(item, GPUS).pod.was_restarted  # type: ignore[union-attr]
     item["status"]["containerStatuses"][0]["restartCount"] = 1
-    assert read_own_pod(item, GPUS).was_restarted  # type: ignore[union-attr]
+    assert read_own_pod(item, GPUS).pod.was_restarted  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

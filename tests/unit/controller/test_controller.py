@@ -96,6 +96,20 @@ async def test_a_task_is_learned_from_even_if_the_comparison_fails(
     assert cluster.metric("perllm_compared_tasks", unit="joules") == 0
 
 
+async def test_nothing_is_learned_from_a_pod_whose_container_was_restarted_and_it_is_released(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    ended = {"exitCode": 0, "startedAt": "1970-01-01T00:16:48Z", "finishedAt": "1970-01-01T00:16:50Z"}
+    statuses = [{**container({"terminated": ended}), "restartCount": 2}]
+    cluster.pod(status={"phase": "Succeeded", "containerStatuses": statuses})
+    await asyncio.sleep(SETTLING_S + 3)
+    assert (cluster.status()["phase"], cluster.status()["observed"]["energyQuality"]) == ("Succeeded", "measured")
+    assert cluster.parts.learner.summaries("n") == {}
+    assert not (cluster.api.read(f"{PODS}/t-1") or {})["metadata"].get("finalizers")
+
+
 async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None:
     cluster.create()
     await asyncio.sleep(2)
@@ -419,6 +433,30 @@ async def test_a_pod_that_ended_in_time_has_succeeded_though_it_could_not_report
     cluster.outdated.clear()
     await asyncio.sleep(BLIND_PAUSE_S + 1)
     assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == (phase, finishes)
+
+
+@pytest.mark.parametrize(
+    ("reason", "phase"), [("ContainerCreating", "Pending"), ("CreateContainerConfigError", "Failed")]
+)
+@pytest.mark.parametrize("starts", [True, False])
+async def test_a_pod_is_not_given_up_for_not_having_started_while_its_node_cannot_report_that(
+    cluster: Cluster, reason: str, phase: str, starts: bool
+) -> None:
+    cluster.create(deadline="1h")
+    await asyncio.sleep(1)
+    cluster.pod(metadata={"creationTimestamp": format_time(1001)}, status={"phase": "Pending"})
+    cluster.bind()
+    cluster.pod(status={"containerStatuses": [container({"waiting": {"reason": reason}})]})
+    cluster.outdated.add("lab")
+    await asyncio.sleep(2 * PodPatience().start_s)
+    assert (cluster.pods, cluster.status()["phase"]) == (["t-1"], "Scheduled")
+    if starts:
+        since = {"startedAt": format_time(1020)}
+        cluster.pod(status={"phase": "Running", "containerStatuses": [container({"running": since})]})
+    cluster.outdated.clear()
+    await asyncio.sleep(BLIND_PAUSE_S + 4)
+    assert cluster.status()["phase"] == ("Running" if starts else phase)
+    assert (cluster.api.read(f"{PODS}/t-1") is not None) == starts
 
 
 @pytest.mark.parametrize("jump_s", [300.0, -300.0], ids=["forward", "back"])

@@ -69,6 +69,14 @@ async def test_a_pod_that_a_node_lost_is_not_a_miss_of_it(cluster: Cluster) -> N
     assert cluster.parts.learner.recent("n").ids == []
 
 
+async def test_a_pod_whose_container_was_restarted_is_not_a_miss_of_its_node(cluster: Cluster) -> None:
+    pod = await end_at_deadline(cluster)
+    state = {"terminated": {"exitCode": 143}}
+    statuses = [{"name": "llm", "state": state, "restartCount": 1}]
+    cluster.controller.on_pod(read_pod(pod | {"status": {"phase": "Failed", "containerStatuses": statuses}}), None)
+    assert cluster.parts.learner.recent("n").ids == []
+
+
 async def test_a_pod_that_outlives_its_deletion_is_not_a_miss_of_its_node(cluster: Cluster) -> None:
     pod = await end_at_deadline(cluster)
     await asyncio.sleep(100)

@@ -11,15 +11,18 @@ import pytest_asyncio
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.pod import read_pod
+from perllm.cluster.pod_ends import MARGIN_S
 from perllm.controller.pods import build_pod
 from perllm.controller.suspensions import Suspensions
 from perllm.kueue.flavor import Flavor
 from perllm.kueue.pod_update import PodUpdate
 from perllm.kueue.workload import workload_name, workloads_path
 from perllm.kueue.workloads import Workloads
-from unit.controller.one_node_cluster import PODS, Cluster
+from perllm.placement.fleet import Bandwidth
+from unit.controller.one_node_cluster import PODS, START_S, Cluster
 from unit.controller.samples import make_task, task_object
-from unit.kueue.samples import admit, evict
+from unit.controller.test_silent_nodes import SILENT
+from unit.kueue.samples import admit, evict, make_workload
 
 pytestmark = pytest.mark.looptime
 
@@ -83,6 +86,26 @@ async def test_a_waiting_task_whose_quota_becomes_one_for_other_nodes_is_placed_
     assert cluster.pods == ["t-1"]
 
 
+async def test_an_attempt_goes_on_although_the_flavor_of_its_quota_is_deleted_and_the_next_one_waits_for_it(
+    cluster: QueueCluster,
+) -> None:
+    cluster.workloads.on_flavor(None, Flavor("spot"))
+    cluster.create(queue="team", retries=1)
+    cluster.workloads.on_workload(None, admit("spot"))
+    await asyncio.sleep(1)
+    cluster.bind()
+    running = {"name": "llm", "state": {"running": {"startedAt": "1970-01-01T00:16:42Z"}}}
+    cluster.pod(status={"phase": "Running", "containerStatuses": [running]})
+    cluster.workloads.on_flavor(Flavor("spot"), None)
+    cluster.see_pod()
+    await asyncio.sleep(5)
+    assert cluster.status()["phase"] == "Running"
+    cluster.finish(exit_code=1)
+    await asyncio.sleep(5)
+    assert cluster.pods == ["t-1"]
+    assert "its ResourceFlavor spot is not known" in cluster.status()["message"]
+
+
 async def test_a_task_that_loses_its_quota_leaves_its_line_and_its_reservation(cluster: QueueCluster) -> None:
     cluster.create(queue="team")
     cluster.workloads.on_workload(None, admit("edge"))
@@ -131,6 +154,22 @@ async def test_a_task_that_kueue_evicts_is_stopped_and_then_gives_back_its_quota
     assert (cluster.conditions()["QuotaReserved"], cluster.conditions()["Requeued"]) == ("False", "True")
 
 
+async def test_the_quota_of_an_evicted_task_is_free_although_its_node_does_not_answer(cluster: QueueCluster) -> None:
+    cluster.create(queue="team", deadline="1h")
+    cluster.workloads.on_workload(None, admit())
+    cluster.api.store(WORKLOAD)
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.pod(status={"phase": "Running"})
+    cluster.scheduler.put_node(replace(SILENT, answers_since_s=START_S + 2), Bandwidth(100e6, 0.0))
+    cluster.workloads.on_workload(admit(), evict())
+    cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:16:42Z"})
+    await asyncio.sleep(MARGIN_S - 2)
+    assert cluster.conditions()["QuotaReserved"] == "True"
+    await asyncio.sleep(4)
+    assert cluster.conditions()["QuotaReserved"] == "False"
+
+
 async def test_a_task_that_ended_while_the_operator_was_away_frees_its_quota(cluster: QueueCluster) -> None:
     cluster.api.store(WORKLOAD)
     cluster.workloads.on_workload(None, admit())
@@ -138,6 +177,15 @@ async def test_a_task_that_ended_while_the_operator_was_away_frees_its_quota(clu
     cluster.create(queue="team", status=status)
     await asyncio.sleep(1)
     assert cluster.conditions()["Finished"] == "True"
+
+
+async def test_a_task_whose_end_only_kueue_knows_since_the_operator_died_before_it_was_stored_ends_again(
+    cluster: QueueCluster,
+) -> None:
+    cluster.workloads.on_workload(None, make_workload({"QuotaReserved": True, "Admitted": True, "Finished": True}))
+    cluster.create(queue="team", onInfeasible="Reject", tiers=["cloud"])
+    await asyncio.sleep(2)
+    assert cluster.status()["phase"] == "Rejected"
 
 
 async def test_what_runs_goes_on_while_it_is_not_known_what_kueue_has_decided(cluster: QueueCluster) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from perllm.api import names
 from perllm.cluster.pod_ends import MARGIN_S, RETURN_S, PodPatience, doubt_end, next_look_s
 from perllm.controller.drift import GRACE_S, INTERVAL_S
 from perllm.controller.retention import Records, may_release
@@ -109,6 +110,20 @@ async def test_a_pod_that_is_deleted_by_force_is_gone_unless_it_has_no_grace_per
     cluster.pod(metadata={"deletionGracePeriodSeconds": 0}, spec={"terminationGracePeriodSeconds": own_grace_s})
     await asyncio.sleep(1)
     assert cluster.pods == pods
+
+
+@pytest.mark.looptime
+async def test_a_task_that_was_suspended_meanwhile_is_not_run_again_before_that_either(cluster: Cluster) -> None:
+    await delete_on_silent_node(cluster)
+    for generation, is_suspended in ((2, True), (3, False)):
+        await asyncio.sleep(2)
+        change = {"metadata": {"generation": generation}, "spec": {"suspend": is_suspended}}
+        cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), **change), deleted=False)
+    await asyncio.sleep(SHORT_S - 5)
+    assert cluster.pods == ["t-1"]
+    assert "node n does not answer, and pod t-1 may still be running there" in cluster.status()["message"]
+    await asyncio.sleep(2)
+    assert cluster.pods == ["t-1", "t-2"]
 
 
 @pytest.mark.looptime

@@ -149,6 +149,14 @@ def test_an_account_begins_when_the_node_is_first_seen_and_follows_its_samples()
     assert kept.advance(1100.0) == pytest.approx(5 * 20 + 37 * 100)
 
 
+def test_an_account_that_was_opened_by_a_clock_two_hours_ahead_begins_once_that_is_set_back() -> None:
+    kept = Kept()
+    for kept.now_s in (1000.0 + 7200.0, 1003.0):
+        kept.accounts.open()
+
+    assert kept.advance(1043.0) == pytest.approx(37 * 100)
+
+
 def test_an_account_contains_tasks_that_ended_before_its_first_round() -> None:
     kept = Kept()
     kept.now_s = 1002.0

@@ -36,11 +36,11 @@ def test_a_workload_of_anything_but_a_task_is_ignored() -> None:
     assert read_workload(item) is None
 
 
-def test_a_task_may_run_while_its_workload_is_admitted_and_neither_evicted_nor_finished() -> None:
+def test_a_task_may_run_while_its_workload_is_admitted_and_not_evicted_or_if_it_is_finished() -> None:
     assert admit().may_run
     assert not make_workload({"QuotaReserved": True}).may_run
     assert not evict().may_run
-    assert not make_workload({"Admitted": True, "Finished": True}).may_run
+    assert make_workload({"Finished": True}).may_run
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,6 @@ def test_a_task_may_run_while_its_workload_is_admitted_and_neither_evicted_nor_f
         ({"QuotaReserved": False, "Admitted": False}, "QuotaReserved"),
         ({"QuotaReserved": True, "Admitted": False}, "Admitted"),
         ({"QuotaReserved": True, "Admitted": True, "Evicted": True}, "Evicted"),
-        ({"Admitted": True, "Finished": True}, "Finished"),
     ],
 )
 def test_why_a_task_waits_is_said_by_the_condition_that_holds_it_up(conditions: dict[str, bool], telling: str) -> None:

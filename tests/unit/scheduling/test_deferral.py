@@ -69,7 +69,7 @@ class TestDeferral:
         on.add(when_to_run="Soonest")
         assert on.decide() == {"t": 0.0}
 
-    @pytest.mark.parametrize("costs", [(), (1.0, 0.99)])
+    @pytest.mark.parametrize("costs", [(), (1.0, 0.99), (0.0, 0.0, 1.0)])
     def test_a_task_does_not_wait_for_next_to_nothing(self, costs: tuple[float, ...]) -> None:
         on = Waiting(*costs)
         on.add()

@@ -22,7 +22,7 @@ from perllm.settings.operation import ShadowSettings
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
 from perllm.shadow.selection import read_shadowed_pod
-from unit.annotated.pods import pod_object
+from unit.annotated.pods import REPORT, pod_object
 from unit.energy.settlements import make_settlement
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import UPLINK, make_scheduler
@@ -77,6 +77,20 @@ class Watched:
 
     def count(self, choice: str) -> float:
         return self.registry.get_sample_value("perllm_shadowed_pods_total", {"choice": choice}) or 0.0
+
+    async def show_run(self, policy: str, restarts: int, report: str) -> None:
+        """Have pod p with this policy run for 8 s on the only node, and report that, after so many restarts."""
+        created_s, times = self.now_s(), dict[str, float]()
+        for key, after_s in ((None, 1.0), ("started_s", 8.0), ("finished_s", 5.0)):
+            if key is not None:
+                times[key] = self.now_s()
+            item = pod_object(created_s=created_s, node="only" if times else None, **times)
+            item["spec"]["restartPolicy"] = policy
+            for status in item["status"]["containerStatuses"]:
+                status["restartCount"] = restarts
+                status["state"].get("terminated", {})["message"] = report
+            self.show(item)
+            await asyncio.sleep(after_s)
 
     async def run_pod(self, name: str, node: str | None) -> None:
         """Have a pod placed, run for 8 s, and its energy settled; None is a node that PerLLM would not choose."""
@@ -135,6 +149,37 @@ async def test_a_pod_that_ran_before_it_was_seen_is_work_but_nothing_is_learned_
     assert len(watched.parts.ledger) == 0
     assert watched.savings.of(SavedUnit.DEADLINES).tasks == 0
     assert not watched.parts.learner.summaries("only")
+
+
+@pytest.mark.parametrize(
+    ("policy", "restarts", "report", "is_learned"),
+    [
+        ("OnFailure", 0, REPORT, True),
+        ("OnFailure", 1, REPORT, False),
+        ("Always", 0, "", False),
+        ("Never", 0, '{"outputTokens": 9000000, "inferenceSeconds": 6.0}', False),
+    ],
+    ids=["a job", "a job that was restarted", "a server that was stopped", "an impossible report"],
+)
+async def test_only_runs_whose_times_and_tokens_are_those_of_their_work_are_learned_from_and_compared(
+    policy: str, restarts: int, report: str, is_learned: bool
+) -> None:
+    watched = Watched(make_node("only"))
+    await watched.show_run(policy, restarts, report)
+    assert bool(watched.parts.learner.summaries("only")) == is_learned
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == is_learned
+    assert len(watched.parts.ledger) == 0
+
+
+async def test_a_server_takes_room_until_it_is_gone_also_while_its_container_is_restarted() -> None:
+    watched = Watched(make_node("only"))
+    for times in ({}, {"started_s": START_S, "finished_s": START_S + 1}):
+        item = pod_object("p", created_s=START_S, node="only", **times)
+        item["spec"]["restartPolicy"], item["status"]["phase"] = "Always", "Running"
+        watched.show(item)
+    assert len(watched.parts.ledger) == 1
+    watched.remove("p")
+    assert len(watched.parts.ledger) == 0
 
 
 async def test_a_pod_that_is_deleted_while_its_energy_is_awaited_still_counts() -> None:

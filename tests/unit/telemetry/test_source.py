@@ -29,7 +29,7 @@ async def ask(address: str, timeout_s: float = 30.0) -> object:
         return await source.query("up[1m]")
 
 
-@pytest.mark.parametrize("password", ["secret", "se@cret", "secret%2F", "a@b@secret"])
+@pytest.mark.parametrize("password", ["secret", "se@cret", "secret%2F", "a@b@secret", "two se'cret"])
 async def test_errors_do_not_tell_the_password_of_a_url(password: str) -> None:
     settings = TelemetrySettings(url=f"http://user:{password}@127.0.0.1:9")
     source = PrometheusSource(settings, requests.Session())
@@ -41,6 +41,21 @@ async def test_errors_do_not_tell_the_password_of_a_url(password: str) -> None:
     assert str(error.value).startswith("Prometheus at http://127.0.0.1:9 ")
     assert "cret" not in str(error.value)
     assert hide_credentials(f"Failed to parse: {settings.url}/api") == "Failed to parse: http://127.0.0.1:9/api"
+
+
+@pytest.mark.parametrize("content", ["secret\nof two lines", "sécret", "se\x00cret"])
+async def test_an_error_about_a_token_that_cannot_be_sent_names_its_file_and_does_not_tell_the_token(
+    tmp_path: Path, content: str
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text(content, "utf-8")
+    source = PrometheusSource(TelemetrySettings(url="http://127.0.0.1:9", token_file=token_file), requests.Session())
+
+    with closing(source), pytest.raises(TelemetryError, match="must contain a token and nothing else") as error:
+        await source.query("up[1m]")
+
+    assert str(token_file) in str(error.value)
+    assert "cret" not in str(error.value).replace(str(tmp_path), "")
 
 
 async def test_basic_authentication_reads_its_password_for_every_request(tmp_path: Path) -> None:
