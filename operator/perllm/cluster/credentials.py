@@ -1,13 +1,22 @@
 """The operator's credentials. The official Kubernetes client reads kubeconfigs and service accounts."""
 
 import os
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from kubernetes import client, config
+from kubernetes.config import kube_config
 from yaml import YAMLError
+
+from perllm.cluster.shapes import as_object, as_objects, as_text
+
+_ENTRY = re.compile(r"\{.*\}", re.DOTALL)
+"""What the official client quotes of a kubeconfig: whole entries, with their tokens and keys."""
 
 
 class CredentialsError(Exception):
@@ -60,9 +69,10 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     configuration = client.Configuration(proxy="")  # that of the environment is not used
     try:
         _load(kubeconfig, context, configuration)
-    except (config.ConfigException, OSError, TypeError, YAMLError) as error:
+    except (config.ConfigException, OSError, TypeError, AttributeError, ValueError, YAMLError) as error:
         sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
-        raise CredentialsError(f"no Kubernetes credentials in {sought}: {error}. Pass --kubeconfig FILE.") from error
+        words = _ENTRY.sub("{...}", str(error))
+        raise CredentialsError(f"no Kubernetes credentials in {sought}: {words}. Pass --kubeconfig FILE.") from error
     if not configuration.verify_ssl:
         raise CredentialsError("the kubeconfig disables TLS verification; add certificate-authority-data instead")
     if configuration.proxy and not configuration.proxy.startswith(("http://", "https://")):
@@ -85,25 +95,54 @@ def load_namespace(kubeconfig: Path | None = None, context: str | None = None) -
         CredentialsError: the kubeconfig cannot be read, or has no such context.
     """
     try:
-        contexts, current = config.list_kube_config_contexts(config_file=str(kubeconfig) if kubeconfig else None)
-    except (config.ConfigException, OSError, TypeError, YAMLError) as error:
+        found = _read_kubeconfigs(kubeconfig)
+    except (OSError, ValueError, YAMLError) as error:
         if kubeconfig or context:
             raise CredentialsError(f"no contexts in {kubeconfig or 'the kubeconfig'}: {error}") from error
         return None
-    chosen = next((one for one in contexts if one["name"] == context), None) if context else current
-    if chosen is None:
-        raise CredentialsError(f"the kubeconfig has no context {context!r}")
-    return chosen["context"].get("namespace") or None
+    name = context or _find_current_context(found)
+    contexts = {as_text(one.get("name")): one.get("context") for one in reversed(_list_contexts(found))}
+    if name not in contexts:
+        if kubeconfig or context:
+            what = f"context {name!r}" if name else "current context: pass --context"
+            raise CredentialsError(f"the kubeconfig has no {what}")
+        return None
+    return as_text(as_object(contexts[name]).get("namespace")) or None
 
 
 def _load(kubeconfig: Path | None, context: str | None, configuration: client.Configuration) -> None:
     file = str(kubeconfig) if kubeconfig else None
+    chosen = context
+    if not context and len(_list_kubeconfigs(kubeconfig)) > 1:
+        # Of several current contexts the official client takes the last one, kubectl the first.
+        chosen = _find_current_context(_read_kubeconfigs(kubeconfig))
     try:
-        config.load_kube_config(config_file=file, context=context, client_configuration=configuration)
+        config.load_kube_config(config_file=file, context=chosen or None, client_configuration=configuration)
     except config.ConfigException:
         if kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ:
             raise
         config.load_incluster_config(client_configuration=configuration)
+
+
+def _list_kubeconfigs(kubeconfig: Path | None) -> list[Path]:
+    """Return the files that kubectl would read; of what several of them say, the first one counts."""
+    if kubeconfig is not None:
+        return [kubeconfig]
+    files = (Path(name).expanduser() for name in kube_config.KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep) if name)
+    return [file for file in files if file.exists()]
+
+
+def _read_kubeconfigs(kubeconfig: Path | None) -> list[dict[str, Any]]:
+    return [as_object(yaml.safe_load(file.read_text("utf-8"))) for file in _list_kubeconfigs(kubeconfig)]
+
+
+def _find_current_context(kubeconfigs: list[dict[str, Any]]) -> str:
+    names = (as_text(one.get("current-context")) for one in kubeconfigs)
+    return next(filter(None, names), "")
+
+
+def _list_contexts(kubeconfigs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [context for one in kubeconfigs for context in as_objects(one.get("contexts"))]
 
 
 def _bearer_token(configuration: client.Configuration) -> str | None:
