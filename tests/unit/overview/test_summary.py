@@ -1,7 +1,9 @@
 """The overview of all nodes and tasks at one moment."""
 
+from collections.abc import Iterator
+
 from perllm.cluster.client import Object
-from perllm.overview.reading import read_node, read_task
+from perllm.overview.reading import SeenTask, read_node, read_task
 from perllm.overview.summary import summarise
 from unit.overview.objects import CREATED_S, make_done, make_placed, make_profile, make_task
 
@@ -71,3 +73,24 @@ def test_open_tasks_come_first_the_most_urgent_one_at_the_top() -> None:
     names = [line.split()[0] for line in text.splitlines() if line.startswith("team/")]
     assert names == ["team/urgent", "team/later"]
     assert text.endswith("... and 1 more")
+
+
+class CountedTasks(list[SeenTask]):
+    """Tasks that count how often all of them are looked at."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[SeenTask]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def count_passes(nodes: int) -> int:
+    seen = [node for one in range(nodes) if (node := read_node(make_profile(f"t4-{one}"))) is not None]
+    tasks = CountedTasks([read_task(make_done())])
+    summarise(tasks, seen, NOW_S, rows=10, where="namespace team")
+    return tasks.passes
+
+
+def test_all_tasks_are_not_looked_at_for_each_node() -> None:
+    assert count_passes(nodes=50) == count_passes(nodes=1)
