@@ -147,6 +147,8 @@ async def _demo(settings: DemoSettings, display: Display) -> list[str]:
 
 
 async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
+    # Before programs are built for minutes, and before an earlier lab is removed.
+    scenario = load_scenario(settings.scenario_name)
     binaries = await provide_binaries(COMPONENTS, display)
     running = asyncio.current_task()
     assert running is not None
@@ -155,7 +157,7 @@ async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: b
     with claim(folder / PID_FILE):
         if fresh:
             remove_lab(folder / "up")
-        lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
+        lab = Lab(binaries, scenario, folder / "up", settings)
         if lab.control_plane.has_data:
             display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
         # A signal ends the lab at any time, also while it starts.

@@ -19,6 +19,7 @@ from perllm_lab.cli import cluster, main
 from perllm_lab.cli.cluster import EXAMPLE_REQUEST, PID_FILE
 from perllm_lab.demo import CONTENDERS, DemoSettings, report_results
 from perllm_lab.demo_forecast import SchedulerRun, find_receipt_s, find_start_s
+from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.report.progress import Display
 from perllm_lab.report.results import FleetEnergy, RequestResult
@@ -104,6 +105,17 @@ async def test_a_start_from_scratch_removes_an_earlier_lab(
     data.mkdir(parents=True)
     await start(monkeypatch, tmp_path / part.partition("/")[0])
     assert not data.exists()
+
+
+async def test_a_scenario_that_does_not_exist_removes_no_lab_and_builds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "up" / "kubernetes" / "etcd"
+    data.mkdir(parents=True)
+    monkeypatch.setattr(cluster, "provide_binaries", None)
+    with pytest.raises(ScenarioError, match="no scenario typo"):
+        await cluster._up(LabSettings("typo"), tmp_path, Display(Console(file=StringIO())), fresh=True)
+    assert data.exists()
 
 
 def start_lab(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> LabSettings:
