@@ -52,6 +52,11 @@ def cut_bytes(text: str, limit: int) -> str:
     return encoded[: limit - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
 
 
+def hide_credentials(text: str) -> str:
+    """Return the text with user and password removed from any URL; a password may itself contain an @."""
+    return re.sub(r"//[^\s'\"]*@", "//", text)
+
+
 def replace_unencodable(stream: object) -> None:
     """Let a stream write a question mark for a character that its encoding lacks, instead of raising an error.
 

@@ -13,7 +13,9 @@ from kubernetes import client, config
 from kubernetes.config import kube_config
 from yaml import YAMLError
 
+from perllm.cluster.proxies import find_proxy
 from perllm.cluster.shapes import as_object, as_objects, as_text
+from perllm.text import hide_credentials
 
 _ENTRY = re.compile(r"\{.*\}", re.DOTALL)
 """What the official client quotes of a kubeconfig: whole entries, with their tokens and keys."""
@@ -33,7 +35,7 @@ class Credentials:
         certificate_file: client certificate, if the identity is one.
         key_file: private key of the client certificate.
         token: returns the current bearer token; called for every request, because service-account tokens rotate.
-        proxy: URL of the HTTP proxy in between, if the kubeconfig names one.
+        proxy: URL of the HTTP proxy in between, if the kubeconfig or, outside of pods, the environment names one.
         server_name: name in the certificate of the server, if it differs from that in the URL.
     """
 
@@ -66,9 +68,10 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     Raises:
         CredentialsError: no usable credentials were found; the message says where they were looked for.
     """
-    configuration = client.Configuration(proxy="")  # that of the environment is not used
+    configuration = client.Configuration(proxy="")  # that of the environment has rules of its own
     try:
-        _load(kubeconfig, context, configuration)
+        is_inside = _load(kubeconfig, context, configuration)
+        proxy = configuration.proxy or (None if is_inside else find_proxy(configuration.host))
     except (config.ConfigException, OSError, TypeError, AttributeError, ValueError, YAMLError) as error:
         sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
         words = _ENTRY.sub("{...}", str(error))
@@ -76,14 +79,15 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     if not configuration.verify_ssl:
         raise CredentialsError("the kubeconfig disables TLS verification; add certificate-authority-data instead")
     if configuration.proxy and not configuration.proxy.startswith(("http://", "https://")):
-        raise CredentialsError(f"the proxy-url of the kubeconfig, {configuration.proxy}, is not that of an HTTP proxy")
+        shown = hide_credentials(configuration.proxy)
+        raise CredentialsError(f"the proxy-url of the kubeconfig, {shown}, is not that of an HTTP proxy")
     return Credentials(
         server=configuration.host.rstrip("/"),
         ca_file=configuration.ssl_ca_cert,
         certificate_file=configuration.cert_file,
         key_file=configuration.key_file,
         token=lambda: _bearer_token(configuration),
-        proxy=configuration.proxy or None,
+        proxy=proxy,
         server_name=configuration.tls_server_name,
     )
 
@@ -110,7 +114,8 @@ def load_namespace(kubeconfig: Path | None = None, context: str | None = None) -
     return as_text(as_object(contexts[name]).get("namespace")) or None
 
 
-def _load(kubeconfig: Path | None, context: str | None, configuration: client.Configuration) -> None:
+def _load(kubeconfig: Path | None, context: str | None, configuration: client.Configuration) -> bool:
+    """Load the credentials; return whether they are those of the pod."""
     file = str(kubeconfig) if kubeconfig else None
     chosen = context
     if not context and len(_list_kubeconfigs(kubeconfig)) > 1:
@@ -122,6 +127,8 @@ def _load(kubeconfig: Path | None, context: str | None, configuration: client.Co
         if kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ:
             raise
         config.load_incluster_config(client_configuration=configuration)
+        return True
+    return False
 
 
 def _list_kubeconfigs(kubeconfig: Path | None) -> list[Path]:

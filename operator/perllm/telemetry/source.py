@@ -16,7 +16,7 @@ from requests.auth import HTTPBasicAuth
 from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.transport import AnswerTooLargeError, BreakableAdapter
-from perllm.text import clean_line
+from perllm.text import clean_line, hide_credentials
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of one answer. 15 minutes of 10,000 GPUs, scraped every 15 s, take half as many."""
@@ -136,11 +136,6 @@ _NO_JSON = (
     "answers with something other than JSON, such as the page of a sign-in proxy; check telemetry.url and the token"
 )
 _REFUSED = "refuses to answer; check telemetry.url, its path, the token and the server's load"
-
-
-def hide_credentials(text: str) -> str:
-    """Return the text with user and password removed from any URL; a password may itself contain an @."""
-    return re.sub(r"//[^\s'\"]*@", "//", text)
 
 
 def _authorize_from(

@@ -37,7 +37,9 @@ def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere:1")  # is for what is outside of the cluster
     credentials = load_credentials()
+    assert credentials.proxy is None
     assert credentials.server == "https://10.0.0.1:443"
     assert credentials.headers() == {"Authorization": "Bearer secret"}
 
@@ -57,14 +59,15 @@ def test_the_way_to_the_server_is_that_of_kubectl(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere:1")
     cluster: dict[str, object] = {"server": "https://10.0.0.1:6443"}
     plain = load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
-    assert (plain.proxy, plain.server_name) == (None, None)
+    assert (plain.proxy, plain.server_name) == ("http://elsewhere:1", None)
 
     cluster |= {"proxy-url": "http://bastion:3128", "tls-server-name": "kube.example.com"}
     there = load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
     assert (there.proxy, there.server_name) == ("http://bastion:3128", "kube.example.com")
 
+    socks = {**cluster, "proxy-url": "socks5://user:secret@bastion:1080"}
     with pytest.raises(CredentialsError, match="socks5://bastion:1080, is not that of an HTTP proxy"):
-        load_credentials(write_kubeconfig(tmp_path, cluster={**cluster, "proxy-url": "socks5://bastion:1080"}, user={}))
+        load_credentials(write_kubeconfig(tmp_path, cluster=socks, user={}))
 
 
 BROKEN_CERTIFICATE = """\

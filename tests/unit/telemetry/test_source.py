@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from perllm.settings_file import ConfigError
 from perllm.telemetry import source as module
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError, hide_credentials
+from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError
+from perllm.text import hide_credentials
 from unit.telemetry.prometheus_of import Answer, drip, hang, say, served
 
 TIMEOUT_S = 0.3
