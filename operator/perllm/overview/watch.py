@@ -10,7 +10,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.informer import Informer
 from perllm.cluster.outages import Outages
-from perllm.overview.reading import SeenNode, SeenTask, read_node, read_task
+from perllm.overview.reading import SeenNode, SeenTask, read_listed_task, read_node
 
 HIDDEN = (403, 404)
 """Answers for a collection that the user may not read, or that this cluster does not have."""
@@ -28,7 +28,7 @@ class Watch:
     def __init__(self, client: Client, namespace: str | None, *, has_nodes: bool) -> None:
         self._outages = Outages(time.monotonic)
         self._tasks = Informer[SeenTask](
-            client, names.tasks_path(namespace), read_task, _ignore, kind="task", outages=self._outages
+            client, names.tasks_path(namespace), read_listed_task, _ignore, kind="task", outages=self._outages
         )
         self._nodes = Informer[SeenNode](
             client, names.node_profiles_path(), read_node, _ignore, kind="node profile", outages=self._outages
