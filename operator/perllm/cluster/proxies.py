@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 
 def find_proxy(server: str) -> str | None:
@@ -22,7 +22,7 @@ def find_proxy(server: str) -> str | None:
     if host == "localhost" or (address is not None and _needs_none(address, settings.get("no", ""))):
         return None
     place = host if parts.port is None else f"{host}:{parts.port}"
-    return None if proxy_bypass_environment(place, settings) else url
+    return None if proxy_bypass(place) else url
 
 
 def _needs_none(address: IPv4Address | IPv6Address, excluded: str) -> bool:

@@ -104,8 +104,8 @@ class Examination:
         slices = await self._list_slices()
         for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes, slices):
             yield finding
-        own = {"labelSelector": names.select_instance(self.config.instance)}
-        for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), **own)):
+        own = names.select_instance(self.config.instance)
+        for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), labelSelector=own)):
             yield finding
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:
