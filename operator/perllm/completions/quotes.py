@@ -1,4 +1,4 @@
-"""Removes from what a model server says whatever it repeats of the prompt.
+"""Removes from what a model server says everything that it repeats of the prompt.
 
 Servers quote the input that they do not accept, and their words go into logs and events, where no prompt belongs.
 """
