@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kubernetes import client, config
 from kubernetes.config import kube_config
 from yaml import YAMLError
@@ -16,9 +15,10 @@ from yaml import YAMLError
 from perllm.cluster.proxies import find_proxy
 from perllm.cluster.shapes import as_object, as_objects, as_text
 from perllm.text import hide_credentials
+from perllm.yaml_text import read_yaml
 
-_ENTRY = re.compile(r"\{.*\}", re.DOTALL)
-"""What the official client quotes of a kubeconfig: whole entries, with their tokens and keys."""
+_QUOTED = re.compile(r"\{.*\}|\n[^\n]*\n *\^", re.DOTALL)
+"""What messages quote of a kubeconfig, with its tokens and keys: whole entries, and lines that are no YAML."""
 
 
 class CredentialsError(Exception):
@@ -74,8 +74,8 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
         proxy = configuration.proxy or (None if is_inside else find_proxy(configuration.host))
     except (config.ConfigException, OSError, TypeError, AttributeError, ValueError, YAMLError) as error:
         sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
-        words = _ENTRY.sub("{...}", str(error))
-        raise CredentialsError(f"no Kubernetes credentials in {sought}: {words}. Pass --kubeconfig FILE.") from error
+        words = f"no Kubernetes credentials in {sought}: {_explain(error)}. Pass --kubeconfig FILE."
+        raise CredentialsError(words) from error
     if not configuration.verify_ssl:
         raise CredentialsError("the kubeconfig disables TLS verification; add certificate-authority-data instead")
     if configuration.proxy and not configuration.proxy.startswith(("http://", "https://")):
@@ -100,10 +100,8 @@ def load_namespace(kubeconfig: Path | None = None, context: str | None = None) -
     """
     try:
         found = _read_kubeconfigs(kubeconfig)
-    except (OSError, ValueError, YAMLError) as error:
-        if kubeconfig or context:
-            raise CredentialsError(f"no contexts in {kubeconfig or 'the kubeconfig'}: {error}") from error
-        return None
+    except (OSError, ValueError) as error:
+        raise CredentialsError(f"no contexts in {kubeconfig or 'the kubeconfig'}: {_explain(error)}") from error
     name = context or _find_current_context(found)
     contexts = {as_text(one.get("name")): one.get("context") for one in reversed(_list_contexts(found))}
     if name not in contexts:
@@ -131,6 +129,10 @@ def _load(kubeconfig: Path | None, context: str | None, configuration: client.Co
     return False
 
 
+def _explain(error: Exception) -> str:
+    return _QUOTED.sub("...", str(error))
+
+
 def _list_kubeconfigs(kubeconfig: Path | None) -> list[Path]:
     """Return the files that kubectl would read; of what several of them say, the first one counts."""
     if kubeconfig is not None:
@@ -140,7 +142,7 @@ def _list_kubeconfigs(kubeconfig: Path | None) -> list[Path]:
 
 
 def _read_kubeconfigs(kubeconfig: Path | None) -> list[dict[str, Any]]:
-    return [as_object(yaml.safe_load(file.read_text("utf-8"))) for file in _list_kubeconfigs(kubeconfig)]
+    return [as_object(read_yaml(file.read_text("utf-8"))) for file in _list_kubeconfigs(kubeconfig)]
 
 
 def _find_current_context(kubeconfigs: list[dict[str, Any]]) -> str:

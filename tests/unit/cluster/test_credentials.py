@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def test_the_namespace_is_that_of_the_context_if_it_names_one(tmp_path: Path, mo
         load_namespace(tmp_path / "none")
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     assert load_namespace() is None
+
+
+@pytest.mark.parametrize("load", [load_credentials, load_namespace])
+def test_a_line_of_a_kubeconfig_that_is_no_yaml_is_named_and_not_quoted(
+    tmp_path: Path, load: Callable[[Path], object]
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text("users:\n- name: u\n  user:\n    token: secret: more\n")
+    with pytest.raises(CredentialsError, match="line 4") as caught:
+        load(file)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_message_about_a_kubeconfig_has_no_secret_of_it(tmp_path: Path) -> None:
