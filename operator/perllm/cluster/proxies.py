@@ -15,18 +15,25 @@ def find_proxy(server: str) -> str | None:
         ValueError: the URL of the server is not one.
     """
     parts, settings = urlsplit(server), getproxies_environment()
-    proxy, host, address = settings.get(parts.scheme, ""), parts.hostname or "", _read_address(parts.hostname)
+    proxy, host = settings.get(parts.scheme, ""), parts.hostname or ""
+    address = _read_address(host)
     url = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy or not url.startswith(("http://", "https://")):
         return None
-    if host == "localhost" or (address is not None and _needs_none(address, settings.get("no", ""))):
+    if is_this_machine(host) or (address is not None and _is_in_any(address, settings.get("no", ""))):
         return None
     place = host if parts.port is None else f"{host}:{parts.port}"
     return None if proxy_bypass(place) else url
 
 
-def _needs_none(address: IPv4Address | IPv6Address, excluded: str) -> bool:
-    return address.is_loopback or any(_is_in(address, one.strip()) for one in excluded.split(","))
+def is_this_machine(host: str) -> bool:
+    """Whether a host is the machine that asks."""
+    address = _read_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _is_in_any(address: IPv4Address | IPv6Address, networks: str) -> bool:
+    return any(_is_in(address, one.strip()) for one in networks.split(","))
 
 
 def _is_in(address: IPv4Address | IPv6Address, network: str) -> bool:
@@ -36,8 +43,8 @@ def _is_in(address: IPv4Address | IPv6Address, network: str) -> bool:
         return False
 
 
-def _read_address(host: str | None) -> IPv4Address | IPv6Address | None:
+def _read_address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host or "")
+        return ip_address(host)
     except ValueError:
         return None

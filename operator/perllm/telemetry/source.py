@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import requests
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 from requests.auth import HTTPBasicAuth
 
+from perllm.cluster.proxies import is_this_machine
 from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.transport import AnswerTooLargeError, BreakableAdapter
@@ -54,6 +56,8 @@ class PrometheusSource:
     """
 
     def __init__(self, settings: TelemetrySettings, session: requests.Session) -> None:
+        # Proxies of the environment are for others: behind a port-forward, Prometheus is on this machine.
+        session.trust_env = not is_this_machine(urlsplit(settings.url).hostname or "")
         session.verify = True if settings.ca_file is None else str(settings.ca_file)
         self._url = hide_credentials(settings.url)
         self._timeout_s = settings.timeout_s

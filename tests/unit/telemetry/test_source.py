@@ -44,6 +44,14 @@ async def test_errors_do_not_tell_the_password_of_a_url(password: str) -> None:
     assert hide_credentials(f"Failed to parse: {settings.url}/api") == "Failed to parse: http://127.0.0.1:9/api"
 
 
+async def test_a_prometheus_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with served(say('{"data": {"result": []}}')) as address:
+        assert await ask(address) == ()
+
+
 async def test_basic_authentication_reads_its_password_for_every_request(tmp_path: Path) -> None:
     seen: list[str] = []
 
