@@ -5,6 +5,7 @@ code may combine texts without checking their length again, and no text can move
 """
 
 import re
+from io import TextIOWrapper
 
 MAX_LINE = 1000
 """Characters of one line from outside; three such lines fit into the longest message of a status."""
@@ -49,6 +50,20 @@ def cut_bytes(text: str, limit: int) -> str:
     if len(encoded) <= limit:
         return encoded.decode()
     return encoded[: limit - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
+
+
+def hide_credentials(text: str) -> str:
+    """Return the text with user and password removed from any URL; a password may itself contain an @."""
+    return re.sub(r"//[^\s'\"]*@", "//", text)
+
+
+def replace_unencodable(stream: object) -> None:
+    """Let a stream write a question mark for a character that its encoding lacks, instead of raising an error.
+
+    In a terminal whose locale is not of UTF-8 an answer may have such characters.
+    """
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="replace")
 
 
 def _head(text: str, limit: int) -> str:

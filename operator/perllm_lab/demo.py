@@ -1,7 +1,6 @@
 """The demonstration: the same tasks on the same simulated nodes, placed by policies of PerLLM and by kube-scheduler."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from perllm_lab.demo_forecast import SchedulerRun, find_conditions, predict
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
-from perllm_lab.lab import COMPONENTS, OPERATOR_LOG, Lab, LabSettings
+from perllm_lab.lab import COMPONENTS, OPERATOR_LOG, Lab, LabSettings, remove_lab
 from perllm_lab.lab_forecast import observe
 from perllm_lab.lateness import find_shortage, measure_lateness
 from perllm_lab.policies import configure_operator
@@ -93,7 +92,8 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     scenario = load_scenario(settings.scenario)
     requests = make_requests(settings, scenario)
     binaries = await provide_binaries(COMPONENTS, display)
-    shutil.rmtree(settings.folder, ignore_errors=True)
+    for name in CONTENDERS:
+        remove_lab(settings.folder / name)
     display.explain(
         f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}) at {settings.load:.0%} of "
         f"their capacity, {settings.speed:g} times as fast as real time. {KINDS[settings.runs_as]}."

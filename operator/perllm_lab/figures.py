@@ -108,6 +108,8 @@ def make_figures(settings: FigureSettings, display: Display, *, today: date) -> 
     """
     figures = _select(load_figures(), settings)
     parts = {name: plan_figure(figure, settings.out / name) for name, figure in figures.items()}
+    for asked, _ in parts.values():
+        asked.check_targets()
     experiments = [experiment for _, members in parts.values() for experiment in members]
     display.say(f"{len(figures)} figures, {sum(len(each.jobs()) for each in experiments)} runs")
     found = iter(find_all_digests(experiments, settings.cache or settings.out / CACHE, settings.processes, display))

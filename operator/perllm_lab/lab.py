@@ -4,6 +4,7 @@ Everything uses one folder and the loopback interface, and ends with the lab, ho
 the folder of an earlier one resumes with its objects and its learned state.
 """
 
+import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, install
-from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.kubernetes.control_plane import ControlPlane, has_data
 from perllm_lab.kubernetes.ports import find_free_ports
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process
@@ -33,6 +34,7 @@ from perllm_lab.nodes.registration import NODES
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
 START_TIMEOUT_S = 180.0
 LOOPBACK = "127.0.0.1"
+CONTROL_PLANE = "kubernetes"
 OPERATOR_LOG = "operator.log"
 OPERATOR_CONFIG = "operator.yaml"
 JOURNAL = "decisions.jsonl"
@@ -88,7 +90,7 @@ class Lab:
         self.scenario = scenario
         self.folder = folder
         self.settings = settings
-        self.control_plane = ControlPlane(binaries, folder / "kubernetes", flags=settings.flags)
+        self.control_plane = ControlPlane(binaries, folder / CONTROL_PLANE, flags=settings.flags)
         self._nodes_port, self._extender_port, self._health_port = find_free_ports(3)
         self.prometheus = Prometheus(
             binaries["prometheus"],
@@ -273,6 +275,12 @@ class Lab:
             ScrapeTarget("exporters", address, f"/nodes/{node.name}/exporters", node.name)
             for node in self.scenario.nodes()
         ]
+
+
+def remove_lab(folder: Path) -> None:
+    """Remove what an earlier lab has left in its folder. One without a lab is kept: its files are somebody else's."""
+    if has_data(folder / CONTROL_PLANE):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def build_operator(

@@ -11,7 +11,7 @@ from textwrap import fill
 from numpy.random import default_rng
 
 from perllm.api.task_status import RunsAs
-from perllm_lab.campaign.files import write_atomically
+from perllm_lab.campaign.files import check_writable, write_atomically
 from perllm_lab.campaign.runs import find_digests
 from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.scenario import Scenario
@@ -98,6 +98,21 @@ class SimulateSettings:
     processes: int = 1
 
     @property
+    def results(self) -> Path:
+        """File for the results as JSON."""
+        return self.json or self.out / RESULTS
+
+    @property
+    def page(self) -> Path:
+        """File for the report."""
+        return self.out / PAGE
+
+    def check_targets(self) -> None:
+        """Raises OSError if the results could not be written, which is better known before the runs."""
+        for target in (self.results, self.page):
+            check_writable(target)
+
+    @property
     def command(self) -> str:
         """The command line that asks for the same runs; what has its default is left out."""
         words = ["perllm-lab", "simulate"]
@@ -112,8 +127,7 @@ def run_simulation(settings: SimulateSettings, display: Display, *, today: date)
     """Runs the experiment, writes its results as JSON and as a page, and shows the headline figures."""
     experiment = make_experiment(settings)
     _check_subject(settings.subject, experiment.policies)
-    # Where nothing can be written is better known before the runs.
-    settings.out.mkdir(parents=True, exist_ok=True)
+    settings.check_targets()
     scenario = experiment.scenario
     display.say(
         f"{len(scenario.nodes())} nodes ({scenario.name}), {experiment.trace}, {len(experiment.policies)} policies, "
@@ -132,16 +146,15 @@ def publish(
 
     limits = find_limits(experiment, settings.processes) if has_claim(run.policy for run in runs) else {}
     document = build_document(runs, describe(experiment, settings), capacity=find_capacity(experiment), limits=limits)
-    target = settings.json or settings.out / RESULTS
-    write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    write_atomically(settings.out / PAGE, render_page(document, origin))
+    write_atomically(settings.results, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_atomically(settings.page, render_page(document, origin))
     display.console.print(headline_table(document))
     display.say(LEGEND)
     for heading, sentences in conclude(document).items():
         display.say("\n" + fill(heading, WIDTH))
         for sentence in sentences:
             display.say(fill(sentence, WIDTH, initial_indent="  ", subsequent_indent="    "))
-    display.say(f"\nresults: {target}    report: {settings.out / PAGE}")
+    display.say(f"\nresults: {settings.results}    report: {settings.page}")
 
 
 def make_experiment(settings: SimulateSettings) -> Experiment:

@@ -4,6 +4,8 @@ Its modules declare commands and their options; a command imports what it does w
 for the operator to be loaded.
 """
 
+import sys
+
 import click
 
 from perllm.agent.command import agent
@@ -14,6 +16,7 @@ from perllm.cli.run import run
 from perllm.overview.command import explain, top
 from perllm.reporting.command import bill, report
 from perllm.submission.command import submit
+from perllm.text import replace_unencodable
 
 COMMANDS = (
     admission_policy,
@@ -36,3 +39,4 @@ COMMANDS = (
 @click.version_option(package_name="perllm")
 def main() -> None:
     """Schedule LLM inference tasks on edge and cloud nodes: meet deadlines with the least energy, learn online."""
+    replace_unencodable(sys.stdout)

@@ -18,7 +18,7 @@ from perllm.body_parts import read_parts
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode
 from perllm.cluster.sockets import open_socket
-from perllm.text import MAX_LINE, clean_line, error_line
+from perllm.text import MAX_LINE, clean_line, error_line, hide_credentials
 
 Object = dict[str, Any]
 
@@ -264,7 +264,7 @@ async def split_lines(stream: aiohttp.StreamReader, silence_s: float | None = No
 
 
 def _no_answer(what: str, error: Exception) -> ApiError:
-    words = f"{what}: {error_line(error)}"
+    words = f"{what}: {hide_credentials(error_line(error))}"  # a proxy may have a password
     # A timeout while connecting means that the server is unreachable; aiohttp has a class of its own for it.
     is_late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
     return ApiTimeoutError(words) if is_late else ApiUnreachableError(words)

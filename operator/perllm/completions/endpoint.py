@@ -24,6 +24,7 @@ from perllm.completions.errors import (
     UnavailableError,
 )
 from perllm.completions.events import DONE, MAX_EVENT_BYTES, ServerEvent, read_events
+from perllm.completions.quotes import hide_quotes
 from perllm.text import clean_line, error_line
 
 FORMS: Sequence[Mapping[str, Any]] = (
@@ -109,6 +110,7 @@ class Endpoint:
             await self._send(request, answer, on_text, self._form)
         except CompletionError as error:
             error.shorten(without=self._key)
+            error.args = (hide_quotes(str(error), request.messages),)
             if isinstance(error, UnavailableError):
                 if answer.chunks:  # it did accept the request
                     raise ServerFailedError(str(error)) from error

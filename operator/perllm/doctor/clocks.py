@@ -1,6 +1,6 @@
 """Checks the clocks of nodes by the timestamps in pods of tasks."""
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod, read_pod
@@ -12,20 +12,36 @@ SLACK_S = 2.0
 """Tolerance, since both timestamps are in whole seconds."""
 
 
-def check_clocks(items: Sequence[Object]) -> Iterator[Finding]:
-    """Check the clocks of all nodes that pods of tasks have run on."""
-    skews_s: dict[str, float] = {}
-    pods = [pod for item in items if (pod := read_pod(item)) is not None]
-    for pod in pods:
+@dataclass(slots=True)
+class NodeClocks:
+    """What pods of tasks show about the clocks of their nodes.
+
+    Attributes:
+        pods: number of pods.
+        skews_s: by how many seconds the clock of a node is ahead; only of nodes whose clock is wrong.
+    """
+
+    pods: int = 0
+    skews_s: dict[str, float] = field(default_factory=dict)
+
+    def see(self, item: Object) -> None:
+        """Take a pod into account."""
+        pod = read_pod(item)
+        if pod is None:
+            return
+        self.pods += 1
         skew_s = find_skew_s(pod)
-        if pod.node is not None and abs(skew_s) > abs(skews_s.get(pod.node, 0.0)):
-            skews_s[pod.node] = skew_s
-    if not skews_s:
-        yield ok(CLOCKS, f"none of {len(pods)} pods started before its creation or ended after that was reported")
-        return
-    named = [f"{node} ({_describe(skew_s)})" for node, skew_s in sorted(skews_s.items())]
+        if pod.node is not None and abs(skew_s) > abs(self.skews_s.get(pod.node, 0.0)):
+            self.skews_s[pod.node] = skew_s
+
+
+def check_clocks(clocks: NodeClocks) -> Finding:
+    """Check the clocks of all nodes that pods of tasks have run on."""
+    if not clocks.skews_s:
+        return ok(CLOCKS, f"none of {clocks.pods} pods started before its creation or ended after that was reported")
+    named = [f"{node} ({_describe(skew_s)})" for node, skew_s in sorted(clocks.skews_s.items())]
     message = f"wrong on {name_some(named)}; PerLLM uses its own observations of tasks there instead"
-    yield warn(CLOCKS, message, "run an NTP client there, such as chrony; energy on these nodes is coarse until then")
+    return warn(CLOCKS, message, "run an NTP client there, such as chrony; energy on these nodes is coarse until then")
 
 
 def find_skew_s(pod: Pod) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError, Client, Object
+from perllm.cluster.informer import keep_all
 from perllm.config import Config
 from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
 from perllm.doctor.configuration import check_configuration
@@ -103,8 +104,8 @@ class Examination:
         slices = await self._list_slices()
         for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes, slices):
             yield finding
-        own = {"labelSelector": names.select_instance(self.config.instance)}
-        for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), **own)):
+        own = names.select_instance(self.config.instance)
+        for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), labelSelector=own)):
             yield finding
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:
@@ -124,22 +125,28 @@ class Examination:
         if self.config.mode == "shadow":
             yield ok(tasks.TASKS, "not served in shadow mode")
             return
-        found = await self._list_all(map(names.tasks_path, self.config.namespaces or (None,)))
+        found = await self._list_all(map(names.tasks_path, self.config.namespaces or (None,)), tasks.shorten_task)
         for finding in tasks.check_tasks(found, self.unix_now()):
             yield finding
 
     async def _examine_task_pods(self) -> AsyncIterator[Finding]:
         paths = map(names.pods_path, self.config.namespaces or (None,))
-        found = await self._list_all(paths, labelSelector=names.TASK_LABEL)
+        node_clocks = clocks.NodeClocks()
+
+        def read(pod: Object) -> Object:
+            node_clocks.see(pod)
+            return tasks.shorten_pod(pod)
+
+        found = await self._list_all(paths, read, labelSelector=names.TASK_LABEL)
         for finding in self._check_pods(tasks.TASK_PODS, found):
             yield finding
-        for finding in clocks.check_clocks(found):
-            yield finding
+        yield clocks.check_clocks(node_clocks)
 
     async def _examine_annotated_pods(self) -> AsyncIterator[Finding]:
         paths = map(names.pods_path, self.config.namespaces or (None,))
         own = f"spec.schedulerName={self.config.scheduler_name}"
-        found = await self._list_all(paths, fieldSelector=own, labelSelector=f"!{names.TASK_LABEL}")
+        others = f"!{names.TASK_LABEL}"
+        found = await self._list_all(paths, tasks.shorten_pod, fieldSelector=own, labelSelector=others)
         for finding in self._check_pods(tasks.ANNOTATED_PODS, found):
             yield finding
 
@@ -194,16 +201,20 @@ class Examination:
                 return []
             raise
 
-    async def _list_all(self, paths: Iterable[str], **query: str) -> list[Object]:
-        return [item for path in paths for item in await self._list(path, **query)]
+    async def _list_all(self, paths: Iterable[str], read: Callable[[Object], Object], **query: str) -> list[Object]:
+        return [item for path in paths for item in await self._list(path, read, **query)]
 
-    async def _list(self, path: str, **query: str) -> list[Object]:
-        """Return all objects of a collection; none if the collection does not exist, which another check reports."""
+    async def _list(self, path: str, read: Callable[[Object], Object] = keep_all, **query: str) -> list[Object]:
+        """Return all objects of a collection; none if the collection does not exist, which another check reports.
+
+        Of each it keeps what `read` returns: there may be a hundred thousand, more than the memory of a pod has room
+        for.
+        """
         items: list[Object] = []
         token = ""
         while True:
             page = await self._read_page(path, {"limit": PAGE_SIZE, "continue": token, **query})
-            items += page["items"]
+            items += map(read, page["items"])
             token = page["metadata"].get("continue", "")
             if not token:
                 return items

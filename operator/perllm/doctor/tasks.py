@@ -1,7 +1,7 @@
 """Checks whether tasks, their pods and annotated pods make progress."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from perllm.api.task_status import ConditionType, TaskPhase
 from perllm.cluster.client import Object
@@ -17,6 +17,11 @@ ANNOTATED_PODS = "annotated pods"
 UNSEEN_S = 30.0
 LONG_S = 300.0
 
+METADATA = ("namespace", "name", "creationTimestamp")
+TASK_STATUS = ("phase", "message", "conditions")
+POD_STATUS = ("conditions", "containerStatuses")
+"""What checks need of tasks and pods."""
+
 GATED = "SchedulingGated"
 """Reason of a pod that its owner does not let kube-scheduler place yet, as Kueue does until there is quota."""
 
@@ -29,8 +34,39 @@ SERVER_ADVICE = (
 )
 
 
+_STARTED: Object = {"metadata": {}, "status": {"phase": TaskPhase.RUNNING.value}}
+"""Stands for all tasks that have begun to run: nothing about a single one of them matters."""
+
+_ENDED: Object = {"metadata": {"creationTimestamp": None}, "spec": {"nodeName": "any"}}
+"""Stands for all pods that have ended on a node."""
+
+
+def shorten_task(item: Object) -> Object:
+    """Return what `check_tasks` needs of a task."""
+    if _phase(item) not in ("", TaskPhase.PENDING):
+        return _STARTED
+    status = item.get("status") or {}
+    return {"metadata": _shorten(item["metadata"], METADATA), "status": _shorten(status, TASK_STATUS)}
+
+
+def shorten_pod(item: Object) -> Object:
+    """Return what `check_scheduled_pods` needs of a pod."""
+    spec, status = item["spec"], item.get("status") or {}
+    if spec.get("nodeName") and status.get("phase") in ("Succeeded", "Failed"):
+        return _ENDED
+    return {
+        "metadata": _shorten(item["metadata"], METADATA),
+        "spec": _shorten(spec, ("nodeName",)),
+        "status": _shorten(status, POD_STATUS),
+    }
+
+
+def _shorten(item: Object, fields: Collection[str]) -> Object:
+    return {field: item[field] for field in fields if field in item}
+
+
 def check_tasks(items: Sequence[Object], now_s: float) -> Iterator[Finding]:
-    """Check all tasks of the namespaces served."""
+    """Check all tasks of the namespaces served, which may be shortened."""
     unseen = [_name(one) for one in items if not _phase(one) and _age_s(one, now_s) > UNSEEN_S]
     pending = [one for one in items if _phase(one) == TaskPhase.PENDING]
     waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in URGENT]
@@ -77,7 +113,7 @@ def _describe(task: Object) -> str:
 
 
 def check_scheduled_pods(check: str, items: Sequence[Object], scheduler_name: str, now_s: float) -> Iterator[Finding]:
-    """Check pods of one kind that PerLLM places; those that are gated wait for their owners."""
+    """Check pods of one kind that PerLLM places, which may be shortened; those that are gated wait for their owners."""
     old = [one for one in items if _age_s(one, now_s) > UNSEEN_S and _scheduling(one).get("reason") != GATED]
     stuck = [one for one in old if not one["spec"].get("nodeName")]
     unscheduled = [_name(one) for one in stuck if not _scheduling(one)]

@@ -1,5 +1,6 @@
 """The commands ``perllm top`` and ``perllm explain``; what they do is imported when they run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from perllm.cluster_options import cluster_options
 
 _NAMESPACE = click.option("-n", "--namespace", help="Namespace of the tasks. Default: that of the context.")
+_NAME = re.compile("[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 _SETTINGS: dict[str, Any] = {"show_default": True}
 
 
@@ -52,5 +54,10 @@ def explain(task: str, namespace: str | None, kubeconfig: Path | None, context: 
     from perllm.overview.display import ClusterAccess, show_explanation
 
     place, _, name = task.rpartition("/")
-    named = namespace or (None if is_task_kind(place) else place)
-    show_explanation(ClusterAccess(kubeconfig, context, named or None), name)
+    if not _NAME.fullmatch(name):
+        words = f"{task!r} is not the name of a task: write hello, llmtask/hello or NAMESPACE/hello"
+        raise click.BadParameter(words, param_hint="TASK")
+    named = "" if is_task_kind(place) else place
+    if named and namespace not in (None, named):
+        raise click.BadParameter(f"{task} is of namespace {named}, not {namespace}", param_hint="--namespace")
+    show_explanation(ClusterAccess(kubeconfig, context, namespace or named or None), name)

@@ -27,6 +27,8 @@ OTHER_LINES = 12
 MIN_NODES = 3
 """Nodes that are shown on the smallest screen."""
 
+OUTDATED = "NOT CURRENT: the API server cannot be watched, so this is what was known last; retrying"
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
@@ -108,6 +110,8 @@ async def _follow(access: ClusterAccess, everywhere: bool, interval_s: float | N
             most_nodes = find_room(rows) if interval_s is not None else None
             lines = summarise(watch.tasks, watch.nodes, time.time(), rows=rows, where=where, most_nodes=most_nodes)
             lines += [] if has_nodes else ["", "The nodes are not shown: you may not list llmnodeprofiles."]
+            if not watch.is_current:
+                lines.insert(0, OUTDATED)
             _display(lines, is_live=interval_s is not None)
 
         await watch.run(show, interval_s=interval_s)

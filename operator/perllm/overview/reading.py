@@ -1,18 +1,24 @@
 """Tasks and nodes as far as an overview needs them; what cannot be parsed counts as absent."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from perllm.api.node_profile import NodeProfileStatus
 from perllm.api.quantities import parse_duration_s
-from perllm.api.task_status import Condition, ConditionType, TaskStatus
+from perllm.api.task_status import Condition, ConditionType, TaskPhase, TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
 from perllm.text import clean_line
 
 MAX_NAME = 253
+FINAL_PHASES = frozenset(phase.value for phase in TaskPhase if phase.is_final)
+ENDED_FIELDS = ("phase", "receivedTime", "nodeName", "completionTime", "observed", "deadlineMet")
+OPEN_FIELDS = ("phase", "receivedTime", "nodeName", "message", "conditions", "decision")
+OBSERVED_FIELDS = ("latency", "energyJoules")
+"""What an overview shows of the status of a task that has ended, and of one that has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,26 @@ def read_task(item: Object) -> SeenTask:
         deadline_s=_read_duration_s(spec.get("deadline")),
         status=status,
     )
+
+
+def read_listed_task(item: Object) -> SeenTask:
+    """Return a task with as much of its status as an overview shows, since a hundred thousand may be listed.
+
+    Raises:
+        ValueError: its status cannot be understood.
+    """
+    status = as_object(item.get("status"))
+    is_over = status.get("phase") in FINAL_PHASES
+    kept = _keep(status, ENDED_FIELDS if is_over else OPEN_FIELDS)
+    if "observed" in kept:
+        kept["observed"] = _keep(as_object(kept["observed"]), OBSERVED_FIELDS)
+    if "decision" in kept:
+        kept["decision"] = {**as_object(kept["decision"]), "alternatives": [], "rejected": {}, "counterfactual": None}
+    return read_task({**item, "status": kept})
+
+
+def _keep(values: Object, fields: Collection[str]) -> Object:
+    return {field: values[field] for field in fields if field in values}
 
 
 def read_node(item: Object) -> SeenNode | None:

@@ -77,9 +77,11 @@ def _describe_waits(tasks: Iterable[SeenTask]) -> Iterator[str]:
 
 def _list_nodes(nodes: Sequence[SeenNode], tasks: Sequence[SeenTask], most: int | None) -> Iterator[str]:
     rows = [["NODE", "TIER", "GPU", "SERVES", "BUSY", "TASKS", "ENDED", "IN TIME", "JOULES", "CIRCUIT"]]
+    by_node: dict[str | None, list[SeenTask]] = {}
+    for task in tasks:
+        by_node.setdefault(task.status.node_name, []).append(task)
     for node in sorted(nodes, key=lambda node: (str(node.status.tier), node.name))[:most]:
-        there = [task for task in tasks if task.status.node_name == node.name]
-        rows.append(_list_node(node, there))
+        rows.append(_list_node(node, by_node.get(node.name, ())))
     yield from tabulate(rows, right=(4, 5, 6, 7, 8))
     left_out = len(nodes) - (len(rows) - 1)
     if left_out:

@@ -1,6 +1,7 @@
 """Keeps an overview current: copies of tasks and nodes that follow the API server."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.informer import Informer
-from perllm.overview.reading import SeenNode, SeenTask, read_node, read_task
+from perllm.cluster.outages import Outages
+from perllm.overview.reading import SeenNode, SeenTask, read_listed_task, read_node
 
 HIDDEN = (403, 404)
 """Answers for a collection that the user may not read, or that this cluster does not have."""
@@ -24,8 +26,13 @@ class Watch:
     """
 
     def __init__(self, client: Client, namespace: str | None, *, has_nodes: bool) -> None:
-        self._tasks = Informer[SeenTask](client, names.tasks_path(namespace), read_task, _ignore, kind="task")
-        self._nodes = Informer[SeenNode](client, names.node_profiles_path(), read_node, _ignore, kind="node profile")
+        self._outages = Outages(time.monotonic)
+        self._tasks = Informer[SeenTask](
+            client, names.tasks_path(namespace), read_listed_task, _ignore, kind="task", outages=self._outages
+        )
+        self._nodes = Informer[SeenNode](
+            client, names.node_profiles_path(), read_node, _ignore, kind="node profile", outages=self._outages
+        )
         self._has_nodes = has_nodes
 
     @property
@@ -37,6 +44,11 @@ class Watch:
     def nodes(self) -> list[SeenNode]:
         """All nodes of the fleet."""
         return list(self._nodes.objects.values())
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the API server is being followed; if not, tasks and nodes are those that were known last."""
+        return self._tasks.topic not in self._outages and self._nodes.topic not in self._outages
 
     async def run(self, show: Callable[[], None], *, interval_s: float | None) -> None:
         """Follow the API server, and show what is there.

@@ -18,6 +18,7 @@ from perllm.runner.job import Settings, run
 from perllm.runner.patience import AnswerPatience, Sampling
 from perllm.runner.prompts import PromptError, collect_prompts
 from perllm.runner.result import Destination, DestinationKind
+from perllm.text import replace_unencodable
 
 MIN_REPORT_LENGTH = 1024
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -235,6 +236,7 @@ def main(**options: Any) -> None:
     Answers are streamed. Time to first token, tokens, duration and, unless --result names another destination, the text
     are written to the container's termination message, from which PerLLM copies them to the status of the task.
     """
+    replace_unencodable(sys.stdout)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     stdin = sys.stdin.buffer if options["use_stdin"] else None
     try:

@@ -7,7 +7,6 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
-import click
 
 from perllm.api.report import RunReport
 from perllm.completions.answer import Answer
@@ -15,11 +14,11 @@ from perllm.completions.endpoint import Endpoint
 from perllm.runner.answer_log import AnswerLog
 from perllm.runner.errors import ExitCode, ResultError
 from perllm.runner.patience import AnswerPatience, PatientEndpoint, Sampling
+from perllm.runner.printer import AnswerPrinter
 from perllm.runner.prompts import Prompt
-from perllm.runner.report import answer_line, cut_problem, fit_answers, fit_report, join_texts, summarise
+from perllm.runner.report import cut_problem, fit_answers, fit_report, join_texts, summarise
 from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
 from perllm.runner.work import Listener, Work, carry_out
-from perllm.text import clean_text
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +129,10 @@ def _choose_listener(settings: Settings, prompts: int) -> Listener:
     """Return the listener that prints answers: a single one as it arrives, several as JSON lines."""
     if settings.is_quiet:
         return Listener(lambda text: None, lambda index, answer: None)
+    printer = AnswerPrinter()
     if prompts == 1:
-        return Listener(_print_text, lambda index, answer: click.echo())
-    return Listener(lambda text: None, _print_line)
+        return Listener(printer.print_text, lambda index, answer: printer.print_text("\n"))
+    return Listener(lambda text: None, printer.print_line)
 
 
 def _note_answers(listener: Listener, answer_log: AnswerLog | None) -> Listener:
@@ -144,14 +144,6 @@ def _note_answers(listener: Listener, answer_log: AnswerLog | None) -> Listener:
         listener.on_answer(index, answer)
 
     return Listener(listener.on_text, on_answer)
-
-
-def _print_text(text: str) -> None:
-    click.echo(clean_text(text, len(text)), nl=False)
-
-
-def _print_line(index: int, answer: Answer) -> None:
-    _print_text(answer_line(index, answer).decode())
 
 
 async def _write(settings: Settings, work: Work, report: RunReport) -> None:

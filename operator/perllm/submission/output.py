@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -34,7 +35,7 @@ class Output(Protocol):
         """Write one line; once it returns, the line is not lost.
 
         Raises:
-            OSError: it cannot be written.
+            OutputError, OSError: it cannot be written.
         """
 
 
@@ -71,19 +72,27 @@ class AnswerFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # what a full disk does not take is in no line that counts
+            self._file.close()
 
     def write(self, line: AnswerLine) -> None:
         """Append a line, and wait until it is on the disk."""
-        self._file.write(self._format.encode(line))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(self._format.encode(line))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            advice = "make room, and repeat the same command: it collects what is missing"
+            raise OutputError(f"{self._path} cannot be written ({error}): {advice}") from error
 
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"{self._path}: another process writes to this file") from error
+        except OSError as error:  # some file systems have no locks, such as Lustre by default
+            words = f"{self._path} cannot be locked ({error}): make sure that no other process writes to it"
+            click.echo(words, err=True)
 
     def _read(self, tasks: Collection[str]) -> list[AnswerLine]:
         self._file.seek(0)

@@ -17,7 +17,7 @@ async def carry_out(submission: Submission, *, cancels: bool, report: Callable[[
     Raises:
         ApiError: tasks cannot be listed.
         SubmissionError: the submission cannot go on.
-        OSError: an answer could not be written.
+        OutputError, OSError: an answer could not be written.
     """
     batch = submission.batch
     try:

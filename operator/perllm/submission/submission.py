@@ -109,7 +109,7 @@ class Submission:
         Raises:
             ApiError: tasks cannot be listed.
             SubmissionError: it cannot go on.
-            OSError: a line could not be written.
+            OutputError, OSError: a line could not be written.
         """
         if not self._missing:
             return

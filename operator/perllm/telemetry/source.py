@@ -9,15 +9,17 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import requests
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 from requests.auth import HTTPBasicAuth
 
+from perllm.cluster.proxies import is_this_machine
 from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.transport import AnswerTooLargeError, BreakableAdapter
-from perllm.text import clean_line
+from perllm.text import clean_line, hide_credentials
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of one answer. 15 minutes of 10,000 GPUs, scraped every 15 s, take half as many."""
@@ -55,6 +57,8 @@ class PrometheusSource:
     """
 
     def __init__(self, settings: TelemetrySettings, session: requests.Session) -> None:
+        # Proxies of the environment are for others: behind a port-forward, Prometheus is on this machine.
+        session.trust_env = not is_this_machine(urlsplit(settings.url).hostname or "")
         session.verify = True if settings.ca_file is None else str(settings.ca_file)
         self._url = hide_credentials(settings.url)
         self._timeout_s = settings.timeout_s
@@ -137,11 +141,6 @@ _NO_JSON = (
     "answers with something other than JSON, such as the page of a sign-in proxy; check telemetry.url and the token"
 )
 _REFUSED = "refuses to answer; check telemetry.url, its path, the token and the server's load"
-
-
-def hide_credentials(text: str) -> str:
-    """Return the text with user and password removed from any URL; a password may itself contain an @, or a blank."""
-    return re.sub(r"//(?:[^\s'\"]*|[^/?#]*)@", "//", text)
 
 
 def _authorize_from(

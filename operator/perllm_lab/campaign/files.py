@@ -1,5 +1,7 @@
 """Files that are there completely or not at all."""
 
+import os
+from errno import EISDIR
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -18,3 +20,12 @@ def write_atomically(path: Path, text: str) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of a file. Raises OSError if the file could not be written there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        pass

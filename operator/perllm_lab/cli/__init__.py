@@ -1,7 +1,10 @@
 """The command line of the lab."""
 
+import sys
+
 import click
 
+from perllm.text import replace_unencodable
 from perllm_lab.cli.cluster import demo, down, up
 from perllm_lab.cli.experiments import figures, replay, simulate, tune
 
@@ -12,3 +15,4 @@ COMMANDS = (demo, down, figures, replay, simulate, tune, up)
 @click.version_option(package_name="perllm-lab")
 def main() -> None:
     """An edge-cloud cluster on a laptop: a real control plane, Prometheus and operator, and simulated GPU nodes."""
+    replace_unencodable(sys.stdout)

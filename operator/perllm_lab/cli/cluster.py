@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from perllm_lab.cli.options import (
 from perllm_lab.demo import CONTENDERS, OPERATOR_POLICIES, DemoSettings, provide_binaries, run_demo
 from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.lab import COMPONENTS, Lab, LabSettings, remove_lab
 from perllm_lab.policies import configure_operator
 from perllm_lab.report.progress import Display
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
@@ -97,7 +96,7 @@ def _parse_contenders(context: click.Context, parameter: click.Parameter, text: 
 def demo(folder: Path, **options: Any) -> None:
     """Place the same tasks with policies of PerLLM and with the plain kube-scheduler, and compare."""
     settings = DemoSettings(**options, folder=(folder / "demo").absolute())
-    faults = run(run_demo(settings, Display(Console())))
+    faults = run(_demo(settings, Display(Console())))
     for fault in faults:
         click.echo(f"FAULT: {fault}", err=True)
     if faults:
@@ -142,7 +141,14 @@ def down(folder: Path) -> None:
     click.echo(f"asked lab {pid} to stop")
 
 
+async def _demo(settings: DemoSettings, display: Display) -> list[str]:
+    with claim(settings.folder / PID_FILE):
+        return await run_demo(settings, display)
+
+
 async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
+    # Before programs are built for minutes, and before an earlier lab is removed.
+    scenario = load_scenario(settings.scenario_name)
     binaries = await provide_binaries(COMPONENTS, display)
     running = asyncio.current_task()
     assert running is not None
@@ -150,8 +156,8 @@ async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: b
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with claim(folder / PID_FILE):
         if fresh:
-            shutil.rmtree(folder / "up", ignore_errors=True)
-        lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
+            remove_lab(folder / "up")
+        lab = Lab(binaries, scenario, folder / "up", settings)
         if lab.control_plane.has_data:
             display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
         # A signal ends the lab at any time, also while it starts.

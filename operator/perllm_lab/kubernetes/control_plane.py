@@ -17,6 +17,7 @@ from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETC
 from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from perllm_lab.kubernetes.process import GO_ENVIRONMENT, Process, ProcessError
 
+_DATA = "etcd"
 _START_TIMEOUT_S = 180.0
 _REQUEST_TIMEOUT_S = 5.0
 # An API server with open watches would wait for them, and its data is not needed any more.
@@ -58,10 +59,6 @@ class ControlPlane:
         return self.folder / "kubeconfigs" / "admin.yaml"
 
     @property
-    def _data_folder(self) -> Path:
-        return self.folder / "etcd"
-
-    @property
     def authority_file(self) -> Path:
         """Certificate of the authority that signed all certificates of the API server and its users."""
         return self.folder / "certificates" / "ca.crt"
@@ -69,7 +66,7 @@ class ControlPlane:
     @property
     def has_data(self) -> bool:
         """Whether an earlier run left objects in this folder, which are there again after a start."""
-        return self._data_folder.exists()
+        return has_data(self.folder)
 
     @property
     def kubectl_argv(self) -> tuple[str, ...]:
@@ -187,7 +184,7 @@ class ControlPlane:
         folder = self.folder / "certificates"
         shared = self._credentials = components.CredentialFiles.write(folder, self._authority, self._address)
         self.write_kubeconfig("admin", "system:masters")
-        argv = components.render_etcd(shared, self._data_folder, components.EtcdPorts(client, peer, health))
+        argv = components.render_etcd(shared, self.folder / _DATA, components.EtcdPorts(client, peer, health))
         self._add(ETCD, ETCD, argv, f"http://{LOOPBACK}:{health}/health")
         argv = components.render_api_server(shared, etcd_port=client, address=self._address, port=api_server)
         self._add(API_SERVER, API_SERVER, argv, f"{self.url}/readyz")
@@ -222,3 +219,8 @@ class ControlPlane:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a control plane has left objects in its folder."""
+    return (folder / _DATA).exists()

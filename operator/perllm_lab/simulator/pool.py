@@ -7,8 +7,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from signal import SIG_IGN, SIGINT, signal
+from threading import Thread
 from typing import TypeVar
 
 ONE_THREAD: Mapping[str, str] = dict.fromkeys(
@@ -79,7 +80,7 @@ def _take(job: object, future: "Future[T | _Failure]") -> T:
 
 @contextmanager
 def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end when this one fails or is interrupted, with one thread each for linear algebra.
+    """Processes that end when this one fails, is interrupted or killed, with one thread each for linear algebra.
 
     Even a single job gets its own process: in this one, numpy fixed the number of threads when it was imported, and
     with it the last digits of results.
@@ -87,7 +88,7 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     before = {process.pid for process in active_children()}
     with _environment(ONE_THREAD):
         context = get_context("spawn")
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=signal, initargs=(SIGINT, SIG_IGN))
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare)
         try:
             yield pool
         except BaseException:
@@ -98,6 +99,19 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
             raise
         finally:
             pool.shutdown(wait=True)
+
+
+def _prepare() -> None:
+    """Leave Ctrl-C to the process that has started this one, and end with it, however it ends."""
+    signal(SIGINT, SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import AGOD_WEIGHTS, JOINT, RECORD, TUNED, Tuned, WeightsByOwner, read_weights
-from perllm_lab.campaign.files import write_atomically
+from perllm_lab.campaign.files import check_writable, write_atomically
 from perllm_lab.policies import UnknownPolicyError, build_baseline, build_scheduler
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
@@ -99,7 +99,8 @@ def run_tuning(settings: TuneSettings, display: Display) -> None:
     if unknown := [name for name in settings.policies if name not in TUNABLE]:
         raise UnknownPolicyError(f"nothing to tune for {', '.join(unknown)}; known: {', '.join(TUNABLE)}")
     experiments = make_experiments(settings)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    for name in (AGOD_WEIGHTS, TUNED, RECORD):
+        check_writable(settings.out / name)
     if Agod.name in settings.policies:
         pretrain_agod(settings.out / AGOD_WEIGHTS, experiments, settings, display)
     if candidates := list_candidates(settings.policies, list(experiments)):

@@ -78,3 +78,12 @@ def test_a_figure_that_does_not_exist_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["figures", "--only", "nowhere", "--out", str(tmp_path)])
     assert result.exit_code != 0
     assert "no figure nowhere; known: paper, " in result.output
+
+
+def test_where_a_figure_cannot_be_written_is_said_before_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "find_all_digests", None)
+    (tmp_path / "paper").touch()
+    result = CliRunner().invoke(main, ["figures", "--only", "paper", "--out", str(tmp_path)])
+    assert (result.exit_code, "exists" in result.output) == (1, True), result.output

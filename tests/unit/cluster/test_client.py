@@ -187,6 +187,18 @@ async def test_a_proxy_is_asked_for_what_the_server_has() -> None:
             assert await client.get("/api/v1/pods") == {"asked": "http://kube.test/api/v1/pods"}
 
 
+async def test_the_password_of_a_proxy_is_in_no_message() -> None:
+    async def refuse(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=407)
+
+    async with RawTestServer(refuse) as proxy:
+        url = str(proxy.make_url("/").with_user("user").with_password("secret"))
+        async with Client(Credentials("https://kube.test", None, None, None, lambda: None, proxy=url)) as client:
+            with pytest.raises(ApiUnreachableError, match="407") as caught:
+                await client.get("/x")
+    assert "secret" not in str(caught.value)
+
+
 async def test_the_certificate_of_the_server_may_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 

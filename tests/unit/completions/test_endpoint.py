@@ -405,6 +405,20 @@ async def test_the_key_is_sent_and_removed_from_what_the_server_says(
     assert model_server.keys == ["Bearer sk-secret"]
 
 
+async def test_what_the_server_repeats_of_a_prompt_is_removed_from_what_it_says(
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    request = ChatRequest("m", [{"role": "user", "content": "Is my neighbour Ann ill?"}], {})
+    faults = [{"type": "missing", "loc": ("body", "x"), "msg": "Field required", "input": request.to_body({})}]
+    model_server.script = [refuse(400, {"message": str(faults)})]
+
+    with pytest.raises(PromptRejectedError, match=r"answered 400: .*Field required") as caught:
+        await endpoint_of(model_server.url, session, clock).ask(request, Answer())
+
+    assert "neighbour" not in str(caught.value)
+    assert "Ann" not in str(caught.value)
+
+
 async def test_an_answer_without_end_is_given_up(
     model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,6 @@
+import os
 import shlex
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -11,11 +13,14 @@ from rich.console import Console
 from perllm.api.task_status import RunsAs
 from perllm.config import Config
 from perllm.submission.command import submit
+from perllm_lab import demo
+from perllm_lab.claim import claim
 from perllm_lab.cli import cluster, main
-from perllm_lab.cli.cluster import EXAMPLE_REQUEST
+from perllm_lab.cli.cluster import EXAMPLE_REQUEST, PID_FILE
 from perllm_lab.demo import CONTENDERS, DemoSettings, report_results
 from perllm_lab.demo_forecast import SchedulerRun, find_receipt_s, find_start_s
-from perllm_lab.lab import LabSettings
+from perllm_lab.hardware.scenario import ScenarioError
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.report.progress import Display
 from perllm_lab.report.results import FleetEnergy, RequestResult
 from perllm_lab.trace_replay import as_tasks
@@ -37,6 +42,80 @@ def test_the_demo_runs_tasks_as_asked(
     result = CliRunner().invoke(main, ["demo", "--folder", str(tmp_path), "--tasks", "7", *options])
     assert result.exit_code == 0, result.output
     assert [(one.runs_as, one.tasks, one.folder) for one in asked] == [(kind, 7, tmp_path / "demo")]
+
+
+def test_a_second_demo_leaves_the_folder_of_the_first_one_alone(tmp_path: Path) -> None:
+    with claim(tmp_path / "demo" / PID_FILE):
+        result = CliRunner().invoke(main, ["demo", "--folder", str(tmp_path)])
+    assert (result.exit_code, f"process {os.getpid()} works in" in result.output) == (1, True)
+
+
+class NoLabError(Exception):
+    """Instead of a lab."""
+
+
+async def start_command(monkeypatch: pytest.MonkeyPatch, command: Callable[[], Awaitable[object]]) -> None:
+    """Run a command until it would start a lab."""
+
+    async def provide_binaries(*_: object) -> dict[str, Path]:
+        return {}
+
+    def start(*_: object) -> None:
+        raise NoLabError
+
+    for module in (demo, cluster):
+        monkeypatch.setattr(module, "provide_binaries", provide_binaries)
+    monkeypatch.setattr(Lab, "__init__", start)
+    with pytest.raises(NoLabError):
+        await command()
+
+
+async def start_demo(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    settings = DemoSettings("demo", 5, None, 0.5, CONTENDERS, 1.0, 0, folder)
+    await start_command(monkeypatch, lambda: demo.run_demo(settings, Display(Console(file=StringIO()))))
+
+
+async def start_afresh(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    display = Display(Console(file=StringIO()))
+    await start_command(monkeypatch, lambda: cluster._up(LabSettings(), folder.parent, display, fresh=True))
+
+
+@pytest.mark.parametrize(("start", "name"), [(start_demo, "demo"), (start_afresh, "up")])
+async def test_a_folder_of_that_name_keeps_the_files_of_its_user(
+    start: Callable[[pytest.MonkeyPatch, Path], Awaitable[None]],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = tmp_path / name / "kubernetes" / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("years of work")
+    await start(monkeypatch, tmp_path / name)
+    assert own.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("start", "part"), [(start_demo, f"demo/{CONTENDERS[-1]}"), (start_afresh, "up")])
+async def test_a_start_from_scratch_removes_an_earlier_lab(
+    start: Callable[[pytest.MonkeyPatch, Path], Awaitable[None]],
+    part: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = tmp_path / part / "kubernetes" / "etcd" / "member"
+    data.mkdir(parents=True)
+    await start(monkeypatch, tmp_path / part.partition("/")[0])
+    assert not data.exists()
+
+
+async def test_a_scenario_that_does_not_exist_removes_no_lab_and_builds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "up" / "kubernetes" / "etcd"
+    data.mkdir(parents=True)
+    monkeypatch.setattr(cluster, "provide_binaries", None)
+    with pytest.raises(ScenarioError, match="no scenario typo"):
+        await cluster._up(LabSettings("typo"), tmp_path, Display(Console(file=StringIO())), fresh=True)
+    assert data.exists()
 
 
 def start_lab(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> LabSettings:

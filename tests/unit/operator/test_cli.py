@@ -2,10 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+import perllm_lab.cli
 from perllm.cli import main
 
 
@@ -21,6 +23,15 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize("group", [main, perllm_lab.cli.main])
+def test_a_terminal_gets_a_question_mark_for_what_it_cannot_show(
+    group: click.Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(group.commands, "answer", click.Command("answer", callback=lambda: click.echo("a 😀 é")))
+    result = CliRunner(charset="latin-1").invoke(group, ["answer"])
+    assert (result.exit_code, result.output) == (0, "a ? é\n")
 
 
 def test_a_command_loads_what_it_does_only_when_it_runs() -> None:

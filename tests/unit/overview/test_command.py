@@ -33,6 +33,11 @@ def test_top_once_shows_nodes_and_tasks_and_ends(cluster: FakeClient) -> None:
     assert "t4-1" in result.output
 
 
+def test_top_says_if_what_it_shows_is_what_was_known_last(cluster: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display.Watch, "is_current", False)
+    assert run("top", "--once").output.startswith("NOT CURRENT: the API server cannot be watched")
+
+
 def test_a_screen_is_shared_by_nodes_and_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert display.find_room(15) is None
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -62,6 +67,19 @@ def test_explain_takes_a_name_as_top_prints_it(cluster: FakeClient) -> None:
     )
     assert run("explain", "other/hello").output.startswith("Task other/hello (chat): in time")
     assert run("explain", "llmtask/hello", "-n", "other").output.startswith("Task other/hello")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_explain_does_not_guess_which_of_two_namespaces_is_meant() -> None:
+    result = run("explain", "other/hello", "-n", "team")
+    assert (result.exit_code, "other/hello is of namespace other, not team" in result.output) == (2, True)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("name", ["", "team/", "a b", "hello?watch=1"])
+def test_explain_refuses_what_is_no_name(name: str) -> None:
+    result = run("explain", name)
+    assert (result.exit_code, f"{name!r} is not the name of a task" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["hello", "llmtask/hello", "llminferencetask.perllm.io/hello"])

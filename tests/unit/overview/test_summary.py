@@ -1,9 +1,11 @@
 """The overview of all nodes and tasks at one moment."""
 
+from collections.abc import Iterator
+
 from perllm.cluster.client import Object
-from perllm.overview.reading import read_node, read_task
+from perllm.overview.reading import SeenTask, read_listed_task, read_node, read_task
 from perllm.overview.summary import summarise
-from unit.overview.objects import CREATED_S, make_done, make_placed, make_profile, make_task
+from unit.overview.objects import CREATED_S, make_condition, make_done, make_placed, make_profile, make_task
 
 NOW_S = CREATED_S + 5.0
 
@@ -71,3 +73,47 @@ def test_open_tasks_come_first_the_most_urgent_one_at_the_top() -> None:
     names = [line.split()[0] for line in text.splitlines() if line.startswith("team/")]
     assert names == ["team/urgent", "team/later"]
     assert text.endswith("... and 1 more")
+
+
+def test_an_overview_needs_no_more_of_tasks_than_is_kept_of_them() -> None:
+    other = {"node": "t4-2", "hitChance": 0.9, "predictedLatency": 3.0, "predictedEnergy": 200.0}
+    waits = make_condition("Scheduled", "False", "NoRoom", "waiting: no room")
+    items = [
+        make_task("new"),
+        make_task("waiting", phase="Pending", conditions=[waits]),
+        make_placed("placed", decision={"alternatives": [other]}),
+        make_done("done", result={"text": "x" * 1000}, message="as expected", conditions=[waits]),
+        make_done("unknown", energy_j=None),
+        make_done("rejected", phase="Rejected", deadlineMet=False, nodeName=None, decision=None, observed=None),
+    ]
+    nodes = [node for one in ("t4-1", "t4-2") if (node := read_node(make_profile(one))) is not None]
+    whole, kept = (
+        summarise([read(one) for one in items], nodes, NOW_S, rows=10, where="team")
+        for read in (read_task, read_listed_task)
+    )
+    assert whole == kept
+    (placed, done) = (read_listed_task(one).status for one in items[2:4])
+    assert (done.result, done.decision, done.conditions, done.message) == (None, None, (), None)
+    assert placed.decision is not None
+    assert placed.decision.alternatives == ()
+
+
+class CountedTasks(list[SeenTask]):
+    """Tasks that count how often all of them are looked at."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[SeenTask]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def count_passes(nodes: int) -> int:
+    seen = [node for one in range(nodes) if (node := read_node(make_profile(f"t4-{one}"))) is not None]
+    tasks = CountedTasks([read_task(make_done())])
+    summarise(tasks, seen, NOW_S, rows=10, where="namespace team")
+    return tasks.passes
+
+
+def test_all_tasks_are_not_looked_at_for_each_node() -> None:
+    assert count_passes(nodes=50) == count_passes(nodes=1)

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from perllm.api import names
-from perllm.cluster.client import Client
+from perllm.cluster.client import ApiUnreachableError, Client
 from perllm.overview.watch import Watch
 from unit.cluster.fake_api import FakeApiServer
 from unit.overview.objects import make_done, make_placed
@@ -29,6 +29,26 @@ async def test_it_shows_what_has_changed_since() -> None:
             await watch.run(show, interval_s=1.0)
 
     assert shown == [["Running"]] + [["Succeeded"]] * 3
+
+
+@pytest.mark.looptime
+async def test_it_knows_whether_it_is_current() -> None:
+    api = FakeApiServer()
+    watch = Watch(cast(Client, api), "team", has_nodes=True)
+    seen: list[bool] = []
+
+    def show() -> None:
+        seen.append(watch.is_current)
+        if len(seen) == 1:
+            gone = ApiUnreachableError("no answer")
+            api.watch_failures += [gone] * 4
+            api.end_watches(gone)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(30.0):
+            await watch.run(show, interval_s=1.0)
+    assert seen[:2] == [True, False]
+    assert seen[-1]
 
 
 @pytest.mark.looptime

@@ -3,7 +3,9 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -385,3 +387,22 @@ async def test_quiet_prints_nothing(settings: Settings, capsys: pytest.CaptureFi
     await run(dataclasses.replace(settings, is_quiet=True), prompts())
 
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def full_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Standard output that takes nothing more, as on a disk that is full."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        yield
+
+
+@pytest.mark.usefixtures("full_output")
+@pytest.mark.parametrize("asked", [("a",), ("a", "b", "c")])
+async def test_an_output_that_takes_nothing_more_costs_no_answer(
+    settings: Settings, model_server: FakeModelServer, asked: tuple[str, ...]
+) -> None:
+    code = await run(settings, prompts(*asked))
+    report = read_report(settings)
+    assert (code, report.problem, report.text) == (ExitCode.DONE, None, "\n\n".join(["Hello there"] * len(asked)))
+    assert len(model_server.requests) == len(asked)

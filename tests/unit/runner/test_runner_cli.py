@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from perllm.runner import cli
 from perllm.runner.errors import ExitCode
 from perllm.runner.job import Settings
+from perllm.runner.printer import AnswerPrinter
 from perllm.runner.prompts import Prompt
 
 
@@ -40,6 +41,16 @@ def settings_of(recorder: Recorder, *args: str, env: dict[str, str] | None = Non
     invoke("--model", "m", "--prompt", "Hi", *args, env=env)
     assert recorder.settings is not None
     return recorder.settings
+
+
+def test_an_answer_has_a_question_mark_for_what_a_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(*_: object) -> int:
+        AnswerPrinter().print_text("a 😀 é")
+        return ExitCode.DONE
+
+    monkeypatch.setattr(cli, "run", answer)
+    result = CliRunner(charset="latin-1").invoke(cli.main, ["--model", "m", "--prompt", "Hi"])
+    assert (result.exit_code, result.output) == (ExitCode.DONE, "a ? é")
 
 
 def test_a_prompt_comes_from_the_environment(recorder: Recorder) -> None:

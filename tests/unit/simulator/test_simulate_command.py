@@ -99,12 +99,25 @@ def test_a_trace_of_a_single_moment_is_refused_before_anything_runs(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("simple")
-def test_where_nothing_can_be_written_is_said_before_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "file/out"], "Not a directory"),
+        (["--out", "out", "--json", "file/results.json"], "File exists"),
+        (["--out", "taken"], "Is a directory: 'taken/report.html'"),
+        (["--out", "/proc"], "/proc/"),  # it is there, and nothing can be written to it
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
     monkeypatch.setattr(simulate, "find_digests", None)
-    (tmp_path / "file").touch()
-    result = CliRunner().invoke(main, ["simulate", "--policies", "a", "--out", str(tmp_path / "file" / "out")])
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("taken/report.html").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["simulate", "--policies", "a", *options])
     assert result.exit_code == 1
-    assert "Not a directory" in result.output
+    assert message in result.output
 
 
 def test_the_command_has_every_digit_of_a_load(tmp_path: Path) -> None:

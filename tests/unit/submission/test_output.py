@@ -1,3 +1,7 @@
+import errno
+import fcntl
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -91,3 +95,32 @@ def test_why_a_single_answer_is_missing_is_said_on_standard_error(capsys: pytest
     TextPrinter().write(AnswerLine(index=0, task="b-0", phase=TaskPhase.REJECTED, problem="too late"))
 
     assert capsys.readouterr() == ("", "no answer: too late\n")
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files that cannot grow beyond some bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_explained(path: Path) -> None:
+    words = r"answers.jsonl cannot be written \(.*\): make room, and repeat the same command"
+    with pytest.raises(OutputError, match=words), AnswerFile(path, TASKS, PLAIN) as file:
+        file.write(line(0))
+
+
+def test_a_file_system_without_locks_is_no_obstacle(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with AnswerFile(path, TASKS, PLAIN) as file:
+        file.write(line(0))
+    assert path.read_bytes() == PLAIN.encode(line(0))
+    assert "make sure that no other process writes to it" in capsys.readouterr().err

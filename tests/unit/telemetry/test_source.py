@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from perllm.settings_file import ConfigError
 from perllm.telemetry import source as module
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError, hide_credentials
+from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError
+from perllm.text import hide_credentials
 from unit.telemetry.prometheus_of import Answer, drip, hang, say, served
 
 TIMEOUT_S = 0.3
@@ -56,6 +57,13 @@ async def test_an_error_about_a_token_that_cannot_be_sent_names_its_file_and_doe
 
     assert str(token_file) in str(error.value)
     assert "cret" not in str(error.value).replace(str(tmp_path), "")
+
+async def test_a_prometheus_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with served(say('{"data": {"result": []}}')) as address:
+        assert await ask(address) == ()
 
 
 async def test_basic_authentication_reads_its_password_for_every_request(tmp_path: Path) -> None:

@@ -135,3 +135,13 @@ def test_what_cannot_be_tuned_is_named(options: list[str], message: str, tmp_pat
     assert result.exit_code != 0
     assert message in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_where_parameters_cannot_be_written_is_said_before_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "pretrain_agod", None)
+    monkeypatch.setattr(trials, "try_candidates", None)
+    (tmp_path / "tuned.json").mkdir()
+    result = CliRunner().invoke(main, ["tune", "--scenarios", "paper", "--tasks", "10", "--out", str(tmp_path)])
+    assert (result.exit_code, "Is a directory" in result.output) == (1, True), result.output
