@@ -246,7 +246,8 @@ class Rehearsal:
         return self._describe_met(run, residence, now_s)
 
     def _describe_met(self, run: RehearsedRun, residence: Residence, now_s: float) -> MetThere:
-        reading_share = self._ledger.loads(np.array([run.flight.row]), now_s).reading_share
+        model = run.flight.inference.model
+        reading_share = self._ledger.loads(np.array([run.flight.row]), now_s, model=model).reading_share
         return MetThere(residence, run.find_met_s(now_s), float(reading_share[0]))
 
     def _revise_other(self, other: Prospect, outcome: Outcome) -> Prospect:

@@ -1,0 +1,140 @@
+"""How the models on a node divide it, as is to be expected while one more task is there.
+
+Each model has a batch of its own, and those that have work divide the time of a GPU equally. Notation, for a model that
+has n tasks on a node now, had N in the mean of the last seconds, and had any in a share b of them
+    tasks   (n + N) / 2
+    share   of the tasks of all models: what the table of nodes counts for all of them is divided by it
+    busy    chance that the model has work for a GPU: (c + b) / 2 with c = 1 if n > 0, else 0; but at most the tasks per
+            GPU that write
+    others  sum of busy over all other models: next to them a model takes 1 + others times as long
+"""
+
+from dataclasses import dataclass
+from math import exp
+
+import numpy as np
+
+from perllm.placement.node_table import AVERAGE_S, NodeTable
+from perllm.policy.arrays import Index, end_of, extend
+from perllm.policy.problem import FloatArray, IntArray
+
+FORGET_S = 6.0 * AVERAGE_S
+"""After so long without tasks, hardly anything is left of a model in the averages."""
+
+FIRST_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """What a model has of each of n nodes; all arrays have shape (n,).
+
+    Attributes:
+        share: of the tasks that are to be expected there.
+        busy: chance that it has work for a GPU there.
+        others: how many other models are to be expected to have work for that GPU.
+    """
+
+    share: FloatArray
+    busy: FloatArray
+    others: FloatArray
+
+    @property
+    def pace(self) -> FloatArray:
+        """Share of the time of a GPU that the model is to be expected to have."""
+        pace: FloatArray = 1.0 / (1.0 + self.others)
+        return pace
+
+
+class BatchTable:
+    """The tasks of each model on each node, as arrays with one entry for both; constant cost per change."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, str], int] = {}
+        self._numbers: dict[str, int] = {}
+        self._rows: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._models: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._figures: FloatArray = np.zeros((4, FIRST_SIZE))
+
+    def __len__(self) -> int:
+        """Return how many batches are remembered."""
+        return len(self._places)
+
+    def has_others(self, model: str) -> bool:
+        """Whether there have been tasks of any other model lately; without a model all tasks are taken as one's."""
+        return len(self._numbers) > (model in self._numbers) and model != ""
+
+    def count(self, row: int, model: str, change: int, now_s: float) -> None:
+        """Count tasks of a model that came to a node, or left it."""
+        place = self._places.get((row, model))
+        if place is None:
+            place = self._begin(row, model, now_s)
+        tasks, mean_tasks, mean_busy, changed_s = self._figures[:, place].tolist()
+        rest = 1.0 - exp((changed_s - now_s) / AVERAGE_S)
+        mean_tasks += (tasks - mean_tasks) * rest
+        mean_busy += ((tasks > 0.0) - mean_busy) * rest
+        self._figures[:, place] = tasks + change, mean_tasks, mean_busy, now_s
+
+    def divide(self, model: str, rows: Index, nodes: NodeTable, now_s: float) -> Division:
+        """Return what a model has of nodes; linear in them, and in the number of models on each.
+
+        Args:
+            model: the model.
+            rows: of the nodes.
+            nodes: their figures now.
+            now_s: now.
+        """
+        size = len(nodes)
+        if not self.has_others(model):
+            return Division(np.ones(size), np.zeros(size), np.zeros(size))
+        at, is_own, tasks, busy = self._select(model, rows, size, now_s)
+        present = 0.5 * (nodes.running + nodes.occupancy) * np.maximum(nodes.gpus, 1.0)
+        writing = nodes.expected_occupancy() / np.maximum(present, 1e-9)
+        busy = np.minimum(busy, tasks * writing[at])
+        of_all, of_own = np.bincount(at, tasks, size), np.bincount(at, tasks * is_own, size)
+        own_busy = np.bincount(at, busy * is_own, size)
+        return Division(
+            share=np.divide(of_own, of_all, out=np.ones(size), where=of_all > 0.0),
+            busy=own_busy,
+            others=np.bincount(at, busy, size) - own_busy,
+        )
+
+    def _select(
+        self, model: str, rows: Index, size: int, now_s: float
+    ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
+        """Return each batch on the nodes: the place of its node among them, whether it is the model's, tasks, busy."""
+        count = len(self._places)
+        positions = np.full(max(end_of(rows), int(self._rows[:count].max(initial=-1)) + 1), -1)
+        positions[rows] = np.arange(size)
+        positions = positions[self._rows[:count]]
+        chosen = np.flatnonzero(positions >= 0)
+        tasks, mean_tasks, mean_busy, changed_s = self._figures[:, chosen]
+        rest, any_there = 1.0 - np.exp((changed_s - now_s) / AVERAGE_S), (tasks > 0.0).astype(np.float64)
+        mean_tasks += (tasks - mean_tasks) * rest
+        mean_busy += (any_there - mean_busy) * rest
+        is_own = (self._models[chosen] == self._numbers.get(model, -1)).astype(np.float64)
+        return positions[chosen], is_own, 0.5 * (tasks + mean_tasks), 0.5 * (any_there + mean_busy)
+
+    def _begin(self, row: int, model: str, now_s: float) -> int:
+        """Return the place of a batch that there is none for yet."""
+        if len(self._places) == len(self._rows):
+            self._forget(now_s)
+        place, size = len(self._places), len(self._rows)
+        if 2 * place > size:
+            self._rows, self._models = extend(self._rows, 2 * size), extend(self._models, 2 * size)
+            self._figures = extend(self._figures, 2 * size)
+        self._places[row, model] = place
+        self._rows[place], self._models[place] = row, self._numbers.setdefault(model, len(self._numbers))
+        self._figures[:, place] = 0.0, 0.0, 0.0, now_s
+        return place
+
+    def _forget(self, now_s: float) -> None:
+        """Forget the batches that have had no tasks for long, all of which are in their place."""
+        tasks, _, _, changed_s = self._figures
+        kept = np.flatnonzero((tasks > 0.0) | (now_s - changed_s < FORGET_S))
+        keys = list(self._places)
+        keys = [keys[place] for place in kept.tolist()]
+        self._places = {key: place for place, key in enumerate(keys)}
+        self._numbers = {model: number for number, model in enumerate(dict.fromkeys(model for _, model in keys))}
+        self._rows[: len(kept)] = self._rows[kept]
+        self._models[: len(kept)] = [self._numbers[model] for _, model in keys]
+        self._figures[:, : len(kept)] = self._figures[:, kept]
