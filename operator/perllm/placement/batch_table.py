@@ -9,6 +9,7 @@ has n tasks on a node now, had N in the mean of the last seconds, and had any in
     others  sum of busy over all other models: next to them a model takes 1 + others times as long
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 
@@ -46,13 +47,13 @@ class Division:
 
 
 class BatchTable:
-    """The tasks of each model on each node, as arrays with one entry for both; constant cost per change."""
+    """The batches of all nodes, by row and name, which is that of a model, as arrays; constant cost per change."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[int, str], int] = {}
         self._numbers: dict[str, int] = {}
         self._rows: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
-        self._models: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._batches: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._figures: FloatArray = np.zeros((4, FIRST_SIZE))
 
     def __len__(self) -> int:
@@ -63,18 +64,20 @@ class BatchTable:
         """Whether there have been tasks of any other model lately; without a model all tasks are taken as one's."""
         return len(self._numbers) > (model in self._numbers) and model != ""
 
-    def count(self, row: int, model: str, change: int, now_s: float) -> None:
-        """Count tasks of a model that came to a node, or left it."""
-        place = self._places.get((row, model))
+    def count(self, row: int, batch: str, change: int, now_s: float) -> None:
+        """Count tasks that came to a batch of a node, or left it."""
+        place = self._places.get((row, batch))
         if place is None:
-            place = self._begin(row, model, now_s)
+            place = self._begin(row, batch, now_s)
         tasks, mean_tasks, mean_busy, changed_s = self._figures[:, place].tolist()
         rest = 1.0 - exp((changed_s - now_s) / AVERAGE_S)
         mean_tasks += (tasks - mean_tasks) * rest
         mean_busy += ((tasks > 0.0) - mean_busy) * rest
         self._figures[:, place] = tasks + change, mean_tasks, mean_busy, now_s
 
-    def divide(self, model: str, rows: Index, nodes: NodeTable, now_s: float) -> Division:
+    def divide(
+        self, model: str, rows: Index, nodes: NodeTable, now_s: float, *, names: Mapping[int, str] | None = None
+    ) -> Division:
         """Return what a model has of nodes; linear in them, and in the number of models on each.
 
         Args:
@@ -82,11 +85,13 @@ class BatchTable:
             rows: of the nodes.
             nodes: their figures now.
             now_s: now.
+            names: of its batches, by row, where these are not its own.
         """
-        size = len(nodes)
-        if not self.has_others(model):
+        size, names = len(nodes), names or {}
+        if not names and not self.has_others(model):
             return Division(np.ones(size), np.zeros(size), np.zeros(size))
-        at, is_own, tasks, busy = self._select(model, rows, size, now_s)
+        at, numbers, tasks, busy = self._select(rows, size, now_s)
+        is_own = numbers == self._number_own(model, rows, size, names)[at]
         present = 0.5 * (nodes.running + nodes.occupancy) * np.maximum(nodes.gpus, 1.0)
         writing = nodes.expected_occupancy() / np.maximum(present, 1e-9)
         busy = np.minimum(busy, tasks * writing[at])
@@ -98,43 +103,51 @@ class BatchTable:
             others=np.bincount(at, busy, size) - own_busy,
         )
 
-    def _select(
-        self, model: str, rows: Index, size: int, now_s: float
-    ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-        """Return each batch on the nodes: the place of its node among them, whether it is the model's, tasks, busy."""
-        count = len(self._places)
-        positions = np.full(max(end_of(rows), int(self._rows[:count].max(initial=-1)) + 1), -1)
+    def _number_own(self, model: str, rows: Index, size: int, names: Mapping[int, str]) -> IntArray:
+        """Return the number of the batch of a model on each node, -1 where there is none."""
+        own = np.full(size, self._numbers.get(model, -1))
+        if names:
+            positions = self._find_positions(rows, size)
+            known = [row for row in names if row < len(positions) and positions[row] >= 0]
+            own[positions[known]] = [self._numbers.get(names[row], -1) for row in known]
+        return own
+
+    def _find_positions(self, rows: Index, size: int) -> IntArray:
+        """Return the positions of all rows among some, -1 where they are not among them."""
+        last = int(self._rows[: len(self._places)].max(initial=-1))
+        positions = np.full(max(end_of(rows), last + 1), -1)
         positions[rows] = np.arange(size)
-        positions = positions[self._rows[:count]]
+        return positions
+
+    def _select(self, rows: Index, size: int, now_s: float) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+        """Return each batch on the nodes: the position of its node among them, its number, its tasks, and busy."""
+        positions = self._find_positions(rows, size)[self._rows[: len(self._places)]]
         chosen = np.flatnonzero(positions >= 0)
         tasks, mean_tasks, mean_busy, changed_s = self._figures[:, chosen]
         rest, any_there = 1.0 - np.exp((changed_s - now_s) / AVERAGE_S), (tasks > 0.0).astype(np.float64)
         mean_tasks += (tasks - mean_tasks) * rest
         mean_busy += (any_there - mean_busy) * rest
-        is_own = (self._models[chosen] == self._numbers.get(model, -1)).astype(np.float64)
-        return positions[chosen], is_own, 0.5 * (tasks + mean_tasks), 0.5 * (any_there + mean_busy)
+        return positions[chosen], self._batches[chosen], 0.5 * (tasks + mean_tasks), 0.5 * (any_there + mean_busy)
 
-    def _begin(self, row: int, model: str, now_s: float) -> int:
+    def _begin(self, row: int, batch: str, now_s: float) -> int:
         """Return the place of a batch that there is none for yet."""
         if len(self._places) == len(self._rows):
             self._forget(now_s)
-        place, size = len(self._places), len(self._rows)
-        if 2 * place > size:
-            self._rows, self._models = extend(self._rows, 2 * size), extend(self._models, 2 * size)
-            self._figures = extend(self._figures, 2 * size)
-        self._places[row, model] = place
-        self._rows[place], self._models[place] = row, self._numbers.setdefault(model, len(self._numbers))
+            size = max(len(self._rows), 2 * len(self._places))
+            self._rows, self._batches = extend(self._rows, size), extend(self._batches, size)
+            self._figures = extend(self._figures, size)
+        place = self._places[row, batch] = len(self._places)
+        self._rows[place], self._batches[place] = row, self._numbers.setdefault(batch, len(self._numbers))
         self._figures[:, place] = 0.0, 0.0, 0.0, now_s
         return place
 
     def _forget(self, now_s: float) -> None:
-        """Forget the batches that have had no tasks for long, all of which are in their place."""
+        """Forget the batches that have had no tasks for long; there is one in each place."""
         tasks, _, _, changed_s = self._figures
-        kept = np.flatnonzero((tasks > 0.0) | (now_s - changed_s < FORGET_S))
-        keys = list(self._places)
+        kept, keys = np.flatnonzero((tasks > 0.0) | (now_s - changed_s < FORGET_S)), list(self._places)
         keys = [keys[place] for place in kept.tolist()]
         self._places = {key: place for place, key in enumerate(keys)}
-        self._numbers = {model: number for number, model in enumerate(dict.fromkeys(model for _, model in keys))}
+        self._numbers = {batch: number for number, batch in enumerate(dict.fromkeys(batch for _, batch in keys))}
         self._rows[: len(kept)] = self._rows[kept]
-        self._models[: len(kept)] = [self._numbers[model] for _, model in keys]
+        self._batches[: len(kept)] = [self._numbers[batch] for _, batch in keys]
         self._figures[:, : len(kept)] = self._figures[:, kept]

@@ -41,11 +41,11 @@ class FlightTables:
         """Return the number of groups."""
         return len(self._groups)
 
-    def put(self, flight: Flight) -> None:
-        """Add a task."""
+    def put(self, flight: Flight, batch: str) -> None:
+        """Add a task, which is written in the batch of that name."""
         while len(self._groups) <= flight.row // GROUP:
             self._groups.append(FlightTable(len(self._groups) * GROUP))
-        self._groups[flight.row // GROUP].put(flight)
+        self._groups[flight.row // GROUP].put(flight, batch)
 
     def remove(self, flight: Flight) -> None:
         """Remove a task."""
@@ -73,17 +73,17 @@ class FlightTable:
         self._place: dict[str, int] = {}
         self._rows = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._kinds = np.zeros(FIRST_SIZE, dtype=np.int64)
-        self._models = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._batches = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._numbers: dict[str, int] = {}
         self._figures: FloatArray = np.zeros((6, FIRST_SIZE))
 
-    def put(self, flight: Flight) -> None:
-        """Add a task."""
+    def put(self, flight: Flight, batch: str) -> None:
+        """Add a task, which is written in the batch of that name."""
         place = len(self._ids)
         if place == len(self._rows):
             self._rows = extend(self._rows, 2 * place)
             self._kinds = extend(self._kinds, 2 * place)
-            self._models = extend(self._models, 2 * place)
+            self._batches = extend(self._batches, 2 * place)
             self._figures = extend(self._figures, 2 * place)
         if not place:
             self._numbers.clear()
@@ -91,7 +91,7 @@ class FlightTable:
         self._place[flight.task_id] = place
         self._rows[place], self._kinds[place] = flight.row - self._first_row, flight.length_kind
         inference, times = flight.inference, flight.forecast.times
-        self._models[place] = self._numbers.setdefault(inference.model, len(self._numbers))
+        self._batches[place] = self._numbers.setdefault(batch, len(self._numbers))
         scale = BINS_PER_UNIT / hypot(inference.length_spread, flight.forecast.time_spread)
         self._figures[:, place] = (
             flight.due_s,
@@ -110,7 +110,7 @@ class FlightTable:
         end = len(self._ids)
         self._ids[place], self._place[last] = last, place
         self._rows[place], self._kinds[place] = self._rows[end], self._kinds[end]
-        self._models[place] = self._models[end]
+        self._batches[place] = self._batches[end]
         self._figures[:, place] = self._figures[:, end]
 
     def find_harms(
@@ -140,17 +140,17 @@ class FlightTable:
     def _find_company(self, nodes: NodeTable, now_s: float) -> tuple[IntArray, FloatArray, FloatArray]:
         """Return for each task the number of its batch, and of each batch others per GPU and by how much it is slower.
 
-        Others are tasks next to one of the batch. It is slower because of prompts that are read, and of other models.
+        Others are tasks next to one of the batch. It is slower because of prompts that are read, and of other batches.
         """
-        rows, models = self._rows[: len(self._ids)], len(self._numbers)
+        rows, names = self._rows[: len(self._ids)], len(self._numbers)
         running, gpus = nodes.running, np.maximum(nodes.gpus, 1.0)
         slower = 1.0 / (1.0 - nodes.reading_share(now_s))
-        if models <= 1:
+        if names <= 1:
             return rows, np.maximum(running / gpus - 1.0, 0.0), slower
         keys, batches, tasks = np.unique(
-            rows * models + self._models[: len(rows)], return_inverse=True, return_counts=True
+            rows * names + self._batches[: len(rows)], return_inverse=True, return_counts=True
         )
-        at, batch_gpus = keys // models, gpus[keys // models]
+        at, batch_gpus = keys // names, gpus[keys // names]
         busy = np.minimum(tasks / batch_gpus, 1.0)
         others = np.bincount(at, tasks, len(nodes))[at] - tasks
         paces = 1.0 + np.bincount(at, busy, len(nodes))[at] - busy
@@ -164,7 +164,7 @@ class FlightTable:
         Args:
             part: of the table.
             others: other tasks per GPU in the batch of each task, shape (n,).
-            slower: by which factor a token takes longer there because of prompts and other models, shape (n,).
+            slower: by which factor a token takes longer there because of prompts and other batches, shape (n,).
             now_s: now.
             lengths: of the answers.
         """

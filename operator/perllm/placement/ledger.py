@@ -71,6 +71,7 @@ class _Begin:
     prompts: float
     inputs: float
     backlog: float
+    batch: str
 
 
 class Ledger:
@@ -90,6 +91,7 @@ class Ledger:
         self._tables = FlightTables()
         self._writers = Writers()
         self._batches = BatchTable()
+        self._batch_names: dict[str, dict[int, str]] = defaultdict(dict)
         self._by_model: dict[str, FloatArray] = {}
         self._taken_of: dict[str, FloatArray] = {}
         self._flights_of: dict[str, int] = defaultdict(int)
@@ -175,6 +177,16 @@ class Ledger:
             self._writers.add_foreign(row, change, now_s)
             nodes.foreign[row] = tasks
 
+    def put_batches(self, row: int, batches: Collection[Collection[str]]) -> None:
+        """Note which models of a node are written in one batch; of tasks in flight that is not changed."""
+        named = {model: min(models) for models in batches for model in models}
+        for model in [model for model, names in self._batch_names.items() if row in names and model not in named]:
+            del self._batch_names[model][row]
+            if not self._batch_names[model]:
+                del self._batch_names[model]
+        for model, name in named.items():
+            self._batch_names[model][row] = name
+
     def find_foreign(self, row: int) -> float:
         """Return how many foreign requests a node processes."""
         return float(self._nodes.foreign[row]) if row < len(self._nodes.foreign) else 0.0
@@ -225,7 +237,7 @@ class Ledger:
         """
         self._cover(rows)
         nodes = self._nodes.at(rows, now_s)
-        division = self._batches.divide(model, rows, nodes, now_s)
+        division = self._batches.divide(model, rows, nodes, now_s, names=self._batch_names.get(model))
         waiting, waiting_work_s = self._queues.before(rows, namespace)
         return NodeLoads(
             running=nodes.running,
@@ -271,19 +283,22 @@ class Ledger:
         nodes, row = self._nodes, flight.row
         nodes.cover(row + 1)
         nodes.advance(row, now_s)
-        backlog = self._find_backlog(row, flight.inference.model, now_s)
+        model = flight.inference.model
+        backlog, batch = self._find_backlog(row, model, now_s), self._batch_names.get(model, {}).get(row, model)
         nodes.place(flight, now_s)
         self._begun[flight.task_id] = _Begin(
             at_s=now_s,
             prompts=float(nodes.prompts[row]),
             inputs=float(nodes.inputs[row]),
             backlog=backlog,
+            batch=batch,
         )
         self._flights[flight.task_id] = flight
         self.placed += 1
-        self._tables.put(flight)
-        self._writers.put(flight, now_s)
-        self._count(flight, 1, now_s)
+        self._tables.put(flight, batch)
+        self._writers.put(flight, batch, now_s)
+        self._batches.count(row, batch, 1, now_s)
+        self._count(flight, 1)
 
     def _undo(self, task_id: str, now_s: float) -> Flight | None:
         """Forget a task that was never sent, so its node gets no work from it; return it, None if it is unknown."""
@@ -296,9 +311,10 @@ class Ledger:
 
     def _remove(self, flight: Flight, now_s: float) -> None:
         task_id, row, nodes = flight.task_id, flight.row, self._nodes
-        del self._flights[task_id], self._begun[task_id]
+        del self._flights[task_id]
+        self._batches.count(row, self._begun.pop(task_id).batch, -1, now_s)
         self._expiry.pop(task_id, None)
-        self._count(flight, -1, now_s)
+        self._count(flight, -1)
         self._tables.remove(flight)
         self._writers.remove(flight, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
@@ -311,13 +327,12 @@ class Ledger:
             return float(self._nodes.backlog[row])
         return float(self.loads(np.array([row]), now_s, model=model).backlog_tokens[0])
 
-    def _count(self, flight: Flight, change: int, now_s: float) -> None:
+    def _count(self, flight: Flight, change: int) -> None:
         self._nodes.count(flight, change)
         taken = self._taken_of.get(flight.resource, np.zeros(0))
         taken = self._taken_of[flight.resource] = extend(taken, len(self._nodes))
         taken[flight.row] += change * flight.slots
         model = flight.inference.model
-        self._batches.count(flight.row, model, change, now_s)
         self._flights_of[model] += change
         self._counts(model)[flight.row] += change
         if not self._flights_of[model]:

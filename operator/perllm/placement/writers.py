@@ -6,8 +6,9 @@ ran while they did not, and the laws would learn that it hardly matters how many
 
 A prompt holds up those that write once its own reading is expected to begin, perhaps long after its task was placed.
 
-Only tasks of one model share a batch, and wait for each other's prompts. The models that have work, a prompt to read or
-a token to write, divide the time of their GPU equally: next to m others each has the pace 1 / (1 + m).
+Only tasks of one batch, which is that of their model, share iterations, and wait for each other's prompts. The batches
+that have work, a prompt to read or a token to write, divide the time of their GPU equally: next to m others each has
+the pace 1 / (1 + m).
 """
 
 from collections import defaultdict
@@ -28,7 +29,7 @@ class Met(NamedTuple):
 
 @dataclass(slots=True)
 class _Batch:
-    """The tasks of one model on one node; sums over time are as of when the node was last advanced.
+    """The tasks of one batch on one node; sums over time are as of when the node was last advanced.
 
     Attributes:
         tasks: those there, in any state.
@@ -52,6 +53,7 @@ class _Task:
     """When the prompt of a task is read, when it writes, and the sums of its batch as that began."""
 
     batch: _Batch
+    name: str
     reads_s: float
     writes_s: float
     prompt_tokens: float
@@ -64,7 +66,7 @@ class _Task:
 
 @dataclass(slots=True)
 class _Node:
-    """The batches of one node, by model; never none, so that foreign requests are counted without tasks as well.
+    """The batches of one node, by name; never none, so that foreign requests are counted without tasks as well.
 
     Entries of `readings` and `openings` whose time is not that of their task any more are skipped.
     """
@@ -77,23 +79,23 @@ class _Node:
     readings: list[tuple[float, str]] = field(default_factory=list)
     openings: list[tuple[float, str]] = field(default_factory=list)
 
-    def use(self, model: str) -> _Batch:
-        """Return the batch of a model; the last one goes on as that of the next model if it has no tasks."""
-        batch = self.batches.get(model)
+    def use(self, name: str) -> _Batch:
+        """Return the batch of that name; the last one goes on by the next name if it has no tasks."""
+        batch = self.batches.get(name)
         if batch is None:
             last = next(iter(self.batches.values()))
             if last.tasks:
-                batch = self.batches[model] = _Batch(writing=self.foreign)
+                batch = self.batches[name] = _Batch(writing=self.foreign)
             else:
-                batch, self.batches = last, {model: last}
+                batch, self.batches = last, {name: last}
         return batch
 
-    def leave(self, model: str) -> None:
-        """Remove a task from the batch of its model."""
-        batch = self.batches[model]
+    def leave(self, name: str) -> None:
+        """Remove a task from the batch of that name."""
+        batch = self.batches[name]
         batch.tasks -= 1
         if not batch.tasks and len(self.batches) > 1:
-            del self.batches[model]
+            del self.batches[name]
 
     def elapse(self, until_s: float) -> None:
         """Count those that write until then."""
@@ -103,7 +105,7 @@ class _Node:
         self.at_s = max(until_s, self.at_s)
 
     def divide(self, until_s: float) -> None:
-        """Divide the time until then among the models that have work."""
+        """Divide the time until then among the batches that have work."""
         span_s = until_s - self.divided_s
         if span_s > 0.0 and len(self.batches) > 1:
             for batch in self.batches.values():
@@ -127,12 +129,13 @@ class Writers:
         self._nodes: dict[int, _Node] = defaultdict(_Node)
         self._tasks: dict[str, _Task] = {}
 
-    def put(self, flight: Flight, now_s: float) -> None:
-        """Add a task; the prompt of one that writes already was read before it was known here."""
+    def put(self, flight: Flight, batch: str, now_s: float) -> None:
+        """Add a task to a batch; the prompt of one that writes already was read before it was known here."""
         task_id, node = flight.task_id, self._nodes[flight.row]
         node.gpus = max(flight.forecast.gpus, 1.0)
         task = _Task(
-            node.use(flight.inference.model),
+            node.use(batch),
+            batch,
             reads_s=max(flight.writes_from_s - flight.forecast.times.reading_s, now_s),
             writes_s=max(flight.writes_from_s, now_s),
             prompt_tokens=flight.inference.prompt_tokens if flight.writes_from_s > now_s else 0.0,
@@ -151,7 +154,7 @@ class Writers:
             task.batch.writing -= 1.0
         elif task.is_read:
             task.batch.read_tokens -= task.prompt_tokens
-        node.leave(flight.inference.model)
+        node.leave(task.name)
 
     def add_foreign(self, row: int, change: float, now_s: float) -> None:
         """Note that more foreign requests, or fewer, are being written."""

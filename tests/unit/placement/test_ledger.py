@@ -164,8 +164,8 @@ class TestOtherModels:
     """Each has a batch of its own, and an equal share of the time of the GPU for as long as it has work."""
 
     @staticmethod
-    def put(ledger: Ledger, task_id: str, at_s: float, *, model: str = "m", **fields: float) -> None:
-        ledger.confirm(make_flight(task_id, placed_s=at_s, model=model, **{"fixed_s": 0.0, **fields}), at_s)
+    def put(ledger: Ledger, task_id: str, at_s: float, *, row: int = 0, model: str = "m", **fields: float) -> None:
+        ledger.confirm(make_flight(task_id, row, placed_s=at_s, model=model, **{"fixed_s": 0.0, **fields}), at_s)
 
     def test_slow_a_task_down_for_as_long_as_they_have_work(self) -> None:
         ledger = Ledger()
@@ -237,6 +237,24 @@ class TestOtherModels:
         residence = ledger.release("t", 10.0)
         assert residence is not None
         assert residence.others_tokens == 0.0
+
+    @pytest.mark.parametrize("is_one_engine", [True, False])
+    def test_of_one_engine_share_a_batch(self, is_one_engine: bool) -> None:
+        one, two = Ledger(), Ledger()
+        two.put_batches(0, [{"m", "adapter"}])
+        two.put_batches(1, [{"m", "adapter"}])
+        if not is_one_engine:
+            two.put_batches(0, [])
+        for ledger, model in ((one, "m" if is_one_engine else "other"), (two, "adapter")):
+            self.put(ledger, "t", 0.0)
+            self.put(ledger, "later", 4.0, model=model)
+            self.put(ledger, "on another node", 5.0, row=2, model="other")
+        for task_id, left_s in (("later", 9.0), ("t", 10.0)):
+            loads = [ledger.loads(ROWS, 8.0, model="m") for ledger in (one, two)]
+            assert loads[0].occupancy.tolist() == loads[1].occupancy.tolist()
+            assert loads[0].division.pace.tolist() == loads[1].division.pace.tolist()
+            assert one.release(task_id, left_s) == two.release(task_id, left_s)
+        assert bool(loads[1].division.pace[0] == 1.0) is is_one_engine
 
     def test_on_nodes_of_their_own_change_nothing(self) -> None:
         alone, together = Ledger(), Ledger()
