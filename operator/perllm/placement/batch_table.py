@@ -103,6 +103,14 @@ class BatchTable:
             others=np.bincount(at, busy, size) - own_busy,
         )
 
+    def find_share(self, row: int, batch: str, now_s: float) -> float:
+        """Return the share of a batch in the tasks that are to be expected on a node; all where there are none."""
+        places = np.flatnonzero(self._rows[: len(self._places)] == row)
+        tasks, mean_tasks, _, changed_s = self._figures[:, places]
+        expected = tasks + 0.5 * (mean_tasks - tasks) * np.exp((changed_s - now_s) / AVERAGE_S)
+        total, own = float(expected.sum()), self._places.get((row, batch), -1)
+        return float(expected[places == own].sum()) / total if total > 0.0 else 1.0
+
     def _number_own(self, model: str, rows: Index, size: int, names: Mapping[int, str]) -> IntArray:
         """Return the number of the batch of a model on each node, -1 where there is none."""
         own = np.full(size, self._numbers.get(model, -1))

@@ -284,7 +284,10 @@ class Ledger:
         nodes.cover(row + 1)
         nodes.advance(row, now_s)
         model = flight.inference.model
-        backlog, batch = self._find_backlog(row, model, now_s), self._batch_names.get(model, {}).get(row, model)
+        batch = self._batch_names.get(model, {}).get(row, model)
+        backlog = float(nodes.backlog[row])
+        if backlog and self._batches.has_others(batch):
+            backlog *= self._batches.find_share(row, batch, now_s)
         nodes.place(flight, now_s)
         self._begun[flight.task_id] = _Begin(
             at_s=now_s,
@@ -320,12 +323,6 @@ class Ledger:
         if nodes.running[row] <= nodes.foreign[row]:
             # A node without tasks has no work left, even if some was expected.
             nodes.work[row] = nodes.backlog[row] = nodes.link_bits[row] = 0.0
-
-    def _find_backlog(self, row: int, model: str, now_s: float) -> float:
-        """Return the prompt tokens that wait for the server of a model on a node whose figures are up to date."""
-        if not self._batches.has_others(model):
-            return float(self._nodes.backlog[row])
-        return float(self.loads(np.array([row]), now_s, model=model).backlog_tokens[0])
 
     def _count(self, flight: Flight, change: int) -> None:
         self._nodes.count(flight, change)

@@ -437,6 +437,17 @@ class TestHarm:
         assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)
         assert slow[2] == 0.0
 
+    def test_next_to_another_model_is_that_of_a_task_that_takes_twice_as_long(self) -> None:
+        fields = {"time_left_s": 26.0, "contention_s": 0.0, "reading_s": 1e-6}
+        ledger = Ledger()
+        ledger.confirm(make_flight("t", **fields), 0.0)
+        for number in range(3):
+            ledger.confirm(make_flight(f"other-{number}", model="other", time_left_s=1e9, reading_s=1e-6), 0.0)
+        ledger.refresh(10.0, SHAPES)
+        slow = float(ledger.loads(ROWS, 10.0).slow_harm[0])
+        assert slow == pytest.approx(self.slow(solo_token_s=0.2, **fields), rel=1e-6)
+        assert slow != pytest.approx(self.slow(**fields), rel=0.1)
+
     def test_of_a_large_fleet_is_found_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("perllm.placement.flight_table.GROUP", 2)
         ledger, rows = Ledger(), np.arange(6)
