@@ -91,16 +91,16 @@ class BatchTable:
         if not names and not self.has_others(model):
             return Division(np.ones(size), np.zeros(size), np.zeros(size))
         at, numbers, tasks, busy = self._select(rows, size, now_s)
-        is_own = numbers == self._number_own(model, rows, size, names)[at]
+        is_own = (numbers == self._number_own(model, rows, size, names)[at]).astype(np.float64)
         present = 0.5 * (nodes.running + nodes.occupancy) * np.maximum(nodes.gpus, 1.0)
         writing = nodes.expected_occupancy() / np.maximum(present, 1e-9)
         busy = np.minimum(busy, tasks * writing[at])
         of_all, of_own = np.bincount(at, tasks, size), np.bincount(at, tasks * is_own, size)
-        own_busy = np.bincount(at, busy * is_own, size)
+        own_busy: FloatArray = np.bincount(at, busy * is_own, size).astype(np.float64)
         return Division(
             share=np.divide(of_own, of_all, out=np.ones(size), where=of_all > 0.0),
             busy=own_busy,
-            others=np.bincount(at, busy, size) - own_busy,
+            others=np.bincount(at, busy, size).astype(np.float64) - own_busy,
         )
 
     def find_share(self, row: int, batch: str, now_s: float) -> float:

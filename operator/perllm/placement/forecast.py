@@ -62,7 +62,7 @@ class RunTimes(Generic[V]):
         transfer_s: the transfer's part.
         reading_s: the part in which its own prompt is read.
         work_s: GPU seconds that it takes of a node whose batch is full.
-        token_s: seconds per token, next to whatever else is there.
+        token_s: seconds per token, next to all that is there.
         solo_token_s: seconds per token if the task had the GPU to itself.
         contention_s: seconds per token that each further task adds.
         cold: share of the time to load the model that is still to come.

@@ -146,7 +146,6 @@ class Forecaster:
         index, (doubt, plays) = scene.index, _find_doubt(scene)
         scatter = np.maximum(errors.scale[index], MIN_TIME_SPREAD)
         time_spread = np.maximum(scatter, doubt)
-        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, time_spread)
         return Outlook(
             times=times,
             queue_s=queue_s,
@@ -164,7 +163,7 @@ class Forecaster:
                 scene,
                 times,
                 energy,
-                hit_chance,
+                _find_hit_chances(task.time_left_s, lengths, times, time_spread),
                 doubt=doubt,
                 plays=plays,
                 spread=np.sqrt(scatter**2 + task.length_spread**2),

@@ -28,7 +28,7 @@ class Met(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Batch:
+class _NodeBatch:
     """The tasks of one batch on one node; sums over time are as of when the node was last advanced.
 
     Attributes:
@@ -49,10 +49,10 @@ class _Batch:
 
 
 @dataclass(slots=True)
-class _Task:
+class _Writer:
     """When the prompt of a task is read, when it writes, and the sums of its batch as that began."""
 
-    batch: _Batch
+    batch: _NodeBatch
     name: str
     reads_s: float
     writes_s: float
@@ -65,13 +65,13 @@ class _Task:
 
 
 @dataclass(slots=True)
-class _Node:
+class _NodeBatches:
     """The batches of one node, by name; never none, so that foreign requests are counted without tasks as well.
 
     Entries of `readings` and `openings` whose time is not that of their task any more are skipped.
     """
 
-    batches: dict[str, _Batch] = field(default_factory=lambda: {"": _Batch()})
+    batches: dict[str, _NodeBatch] = field(default_factory=lambda: {"": _NodeBatch()})
     gpus: float = 1.0
     foreign: float = 0.0
     at_s: float = 0.0
@@ -79,13 +79,13 @@ class _Node:
     readings: list[tuple[float, str]] = field(default_factory=list)
     openings: list[tuple[float, str]] = field(default_factory=list)
 
-    def use(self, name: str) -> _Batch:
+    def use(self, name: str) -> _NodeBatch:
         """Return the batch of that name; the last one goes on by the next name if it has no tasks."""
         batch = self.batches.get(name)
         if batch is None:
             last = next(iter(self.batches.values()))
             if last.tasks:
-                batch = self.batches[name] = _Batch(writing=self.foreign)
+                batch = self.batches[name] = _NodeBatch(writing=self.foreign)
             else:
                 batch, self.batches = last, {name: last}
         return batch
@@ -113,7 +113,7 @@ class _Node:
                     batch.lost_s += span_s * (1.0 - self.find_pace(batch))
         self.divided_s = max(until_s, self.divided_s)
 
-    def find_pace(self, batch: _Batch) -> float:
+    def find_pace(self, batch: _NodeBatch) -> float:
         """Return the share of the time of its GPU that a batch has now, if it has work; those of others are spread."""
         others = sum(min(one.working / self.gpus, 1.0) for one in self.batches.values() if one is not batch)
         return 1.0 / (1.0 + others)
@@ -126,14 +126,14 @@ class Writers:
     """
 
     def __init__(self) -> None:
-        self._nodes: dict[int, _Node] = defaultdict(_Node)
-        self._tasks: dict[str, _Task] = {}
+        self._nodes: dict[int, _NodeBatches] = defaultdict(_NodeBatches)
+        self._tasks: dict[str, _Writer] = {}
 
     def put(self, flight: Flight, batch: str, now_s: float) -> None:
         """Add a task to a batch; the prompt of one that writes already was read before it was known here."""
         task_id, node = flight.task_id, self._nodes[flight.row]
         node.gpus = max(flight.forecast.gpus, 1.0)
-        task = _Task(
+        task = _Writer(
             node.use(batch),
             batch,
             reads_s=max(flight.writes_from_s - flight.forecast.times.reading_s, now_s),
@@ -179,7 +179,7 @@ class Writers:
             others = (batch.area - task.area) / (now_s - task.writes_s) - 1.0
         return Met(others, max(batch.read_tokens - task.read_tokens, 0.0), pace)
 
-    def _advance(self, row: int, now_s: float) -> _Node:
+    def _advance(self, row: int, now_s: float) -> _NodeBatches:
         node = self._nodes[row]
         while node.openings and node.openings[0][0] <= now_s:
             writes_s, task_id = heappop(node.openings)
@@ -196,7 +196,7 @@ class Writers:
         node.divide(now_s)
         return node
 
-    def _read(self, node: _Node, until_s: float) -> None:
+    def _read(self, node: _NodeBatches, until_s: float) -> None:
         """Count the prompts whose reading has begun by then."""
         while node.readings and node.readings[0][0] <= until_s:
             reads_s, task_id = heappop(node.readings)
