@@ -33,17 +33,15 @@ class Division:
         share: of the tasks that are to be expected there.
         busy: chance that it has work for a GPU there.
         others: how many other models are to be expected to have work for that GPU.
+        pace: share of the time of that GPU that it is to be expected to have.
+        is_whole: whether there are no other models at all, as in most fleets: then there is less to compute.
     """
 
     share: FloatArray
     busy: FloatArray
     others: FloatArray
-
-    @property
-    def pace(self) -> FloatArray:
-        """Share of the time of a GPU that the model is to be expected to have."""
-        pace: FloatArray = 1.0 / (1.0 + self.others)
-        return pace
+    pace: FloatArray
+    is_whole: bool = False
 
 
 class BatchTable:
@@ -55,6 +53,7 @@ class BatchTable:
         self._rows: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._batches: IntArray = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._figures: FloatArray = np.zeros((4, FIRST_SIZE))
+        self._whole = _find_whole(0)
 
     def __len__(self) -> int:
         """Return how many batches are remembered."""
@@ -89,7 +88,9 @@ class BatchTable:
         """
         size, names = len(nodes), names or {}
         if not names and not self.has_others(model):
-            return Division(np.ones(size), np.zeros(size), np.zeros(size))
+            if len(self._whole.share) != size:
+                self._whole = _find_whole(size)
+            return self._whole
         at, numbers, tasks, busy = self._select(rows, size, now_s)
         is_own = (numbers == self._number_own(model, rows, size, names)[at]).astype(np.float64)
         present = 0.5 * (nodes.running + nodes.occupancy) * np.maximum(nodes.gpus, 1.0)
@@ -97,10 +98,12 @@ class BatchTable:
         busy = np.minimum(busy, tasks * writing[at])
         of_all, of_own = np.bincount(at, tasks, size), np.bincount(at, tasks * is_own, size)
         own_busy: FloatArray = np.bincount(at, busy * is_own, size).astype(np.float64)
+        others = np.bincount(at, busy, size) - own_busy
         return Division(
             share=np.divide(of_own, of_all, out=np.ones(size), where=of_all > 0.0),
             busy=own_busy,
-            others=np.bincount(at, busy, size).astype(np.float64) - own_busy,
+            others=others,
+            pace=1.0 / (1.0 + others),
         )
 
     def find_share(self, row: int, batch: str, now_s: float) -> float:
@@ -159,3 +162,10 @@ class BatchTable:
         self._rows[: len(kept)] = self._rows[kept]
         self._batches[: len(kept)] = [self._numbers[batch] for _, batch in keys]
         self._figures[:, : len(kept)] = self._figures[:, kept]
+
+
+def _find_whole(size: int) -> Division:
+    """Return what the only model has of so many nodes; it is kept, and so must not be written to."""
+    none, whole = np.zeros(size), np.ones(size)
+    none.flags.writeable = whole.flags.writeable = False
+    return Division(share=whole, busy=none, others=none, pace=whole, is_whole=True)

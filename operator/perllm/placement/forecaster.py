@@ -349,8 +349,10 @@ def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:
     writing_s = scene.task.output_tokens * times.token_s
     affected = np.minimum(writing_s / np.maximum(loads.harmed_s, 1e-9), 1.0)
     slower = times.contention_s / scene.pace / np.maximum(times.token_s, 1e-9) / scene.gpus * affected
+    own_harm: FloatArray = delay_s * loads.stall_harm + slower * loads.slow_harm
+    if division.is_whole:
+        return own_harm
     displacing = (1.0 - division.busy) / np.maximum(division.others, 1.0) / scene.gpus * affected
-    own_harm = delay_s * loads.stall_harm + slower * loads.slow_harm
     harm: FloatArray = own_harm * division.share + displacing * loads.slow_harm * (1.0 - division.share)
     return harm
 
