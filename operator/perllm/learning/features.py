@@ -8,8 +8,13 @@ much as its own. Hence
     seconds  x = [pods, (prompt + others' prompts)/1000, output/100, (B - 1) output/100, requests]
     joules   x = [prompt/1000, output/100, (output/100) / B]
 
-B and the others' prompts are counted per GPU of the node. A task starts one pod or makes one request: what takes time
-in either case, with any prompt, is the start of a container, or the round trip to the model server.
+B and the others' prompts are those of the task's own model, counted per GPU of the node: each model has a server, and
+so a batch, of its own. Servers that have work at the same time divide the time of their GPU equally, so what is read
+and written takes 1 / pace times as long, the pace being 1 / (number of models that have work). The features of time are
+divided by it, so that what is learned is the law of a model that has its GPU to itself.
+
+A task starts one pod or makes one request: what takes time in either case, with any prompt, is the start of a
+container, or the round trip to the model server.
 """
 
 import numpy as np
@@ -29,11 +34,17 @@ MAX_READING = 0.8
 
 
 def latency_features(
-    prompt_tokens: float, others_tokens: float, output_tokens: float, occupancy: float, *, is_served: bool = False
+    prompt_tokens: float,
+    others_tokens: float,
+    output_tokens: float,
+    occupancy: float,
+    *,
+    pace: float = 1.0,
+    is_served: bool = False,
 ) -> FloatArray:
-    """Return the features of one task's time, shape (5,), for a mean occupancy B >= 1."""
-    hundreds, requests = output_tokens / OUTPUT_UNIT, float(is_served)
-    read = (prompt_tokens + others_tokens) / PROMPT_UNIT
+    """Return the features of one task's time, shape (5,), for a mean occupancy B >= 1 and a mean pace."""
+    hundreds, requests = output_tokens / OUTPUT_UNIT / pace, float(is_served)
+    read = (prompt_tokens + others_tokens) / PROMPT_UNIT / pace
     return np.array([1.0 - requests, read, hundreds, (occupancy - 1.0) * hundreds, requests])
 
 

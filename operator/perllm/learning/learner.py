@@ -249,10 +249,10 @@ class Learner:
 
     def _learn_from_end(self, known: ModelLaws, row: int, ended: Ended) -> None:
         lengths, shares = known.lengths.possible(ended.run.prompt_tokens, ended.run.hint_tokens, ended.run.service)
-        others = limit_readable(ended.run.others_tokens, ended.run.run_s, known.latency.coefficients[row])
-        occupancy = max(ended.run.occupancy, 1.0)
+        run, others = ended.run, limit_readable(ended.run, known.latency.coefficients[row])
+        occupancy = max(run.occupancy, 1.0)
         none, one = (
-            latency_features(ended.run.prompt_tokens, others, tokens, occupancy, is_served=ended.run.is_served)
+            latency_features(run.prompt_tokens, others, tokens, occupancy, pace=run.pace, is_served=run.is_served)
             for tokens in (0.0, 1.0)
         )
         features = none + lengths[:, None] * (one - none)

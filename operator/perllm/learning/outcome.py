@@ -41,12 +41,13 @@ class ObservedRun:
         prompt_tokens: tokens read, or to read.
         hint_tokens: length of the answer that the task announced; None if it did not.
         run_s: from binding to its end, without the transfer of the input.
-        occupancy: mean number of tasks per GPU of the node that wrote while it did, itself included.
-        others_tokens: prompt tokens of others, per GPU, that were read while it was there.
+        occupancy: mean number of tasks of its model per GPU of the node that wrote while it did, itself included.
+        others_tokens: prompt tokens of others of its model, per GPU, that were read while it was there.
         cold: share of the time to load the model that was still to come.
         load_s: seconds in which its server loaded the model, as measured; None if that was not.
         is_served: whether it ran as a request, so that no pod had to start.
         service: whose answer it was, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
+        pace: share of the time of its GPU that its model had meanwhile, next to other models; 1 if it had all.
     """
 
     task_id: str
@@ -61,6 +62,7 @@ class ObservedRun:
     load_s: float | None = None
     is_served: bool = False
     service: str = ""
+    pace: float = 1.0
 
     @property
     def has_possible_tokens(self) -> bool:
@@ -71,6 +73,7 @@ class ObservedRun:
     def has_possible_load(self) -> bool:
         """Whether what it is said to have met on its node is possible."""
         is_met = 0 <= self.occupancy <= MAX_OTHERS and 0 <= self.others_tokens <= MAX_TOKENS * MAX_OTHERS
+        is_met = is_met and 1.0 / MAX_OTHERS <= self.pace <= 1
         return is_met and 0 <= self.cold <= 1 and (self.load_s is None or 0 <= self.load_s <= self.run_s)
 
 

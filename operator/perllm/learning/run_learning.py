@@ -5,15 +5,15 @@ import numpy as np
 from perllm.learning.features import MAX_READING, PROMPT_UNIT, energy_features, latency_features
 from perllm.learning.loading import learn_cold_run, learn_measured_load
 from perllm.learning.model_laws import ModelLaws
-from perllm.learning.outcome import Outcome
+from perllm.learning.outcome import ObservedRun, Outcome
 from perllm.policy.problem import FloatArray
 
 
 def learn_run(known: ModelLaws, row: int, outcome: Outcome) -> None:
     """Account for an outcome in the laws of time and energy."""
     occupancy, prompt, output = max(outcome.run.occupancy, 1.0), outcome.run.prompt_tokens, outcome.output_tokens
-    others = limit_readable(outcome.run.others_tokens, outcome.run.run_s, known.latency.coefficients[row])
-    features = latency_features(prompt, others, output, occupancy, is_served=outcome.run.is_served)
+    others, pace = limit_readable(outcome.run, known.latency.coefficients[row]), outcome.run.pace
+    features = latency_features(prompt, others, output, occupancy, pace=pace, is_served=outcome.run.is_served)
     if outcome.run.load_s is not None:
         learn_measured_load(known, row, outcome.run.load_s)
         known.latency.learn(row, features, max(outcome.run.run_s - outcome.run.load_s, 0.0), None)
@@ -27,9 +27,10 @@ def learn_run(known: ModelLaws, row: int, outcome: Outcome) -> None:
         known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
 
 
-def limit_readable(tokens: float, run_s: float, coefficients: FloatArray) -> float:
+def limit_readable(run: ObservedRun, coefficients: FloatArray) -> float:
     """Return how many of others' prompt tokens a node can have read during a run, given those that were to be read."""
-    return min(tokens, MAX_READING * run_s / max(float(coefficients[1]), 1e-9) * PROMPT_UNIT)
+    most = MAX_READING * (run.run_s * run.pace) / max(float(coefficients[1]), 1e-9) * PROMPT_UNIT
+    return min(run.others_tokens, most)
 
 
 def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArray) -> float | None:

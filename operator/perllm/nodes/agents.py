@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from perllm.api import names
 from perllm.api.node_profile import ServingStatus
-from perllm.api.node_server import NodeServerStatus
+from perllm.api.node_server import InferenceEngine, NodeServerStatus
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object
 from perllm.cluster.times import parse_time_s
@@ -29,6 +29,9 @@ DURATION_S = 30.0
 RENEWAL_S = 10.0
 MARGIN_S = 5.0
 """How much later than its agent the operator takes a Lease to be expired, so that the agent has stopped by then."""
+
+ONE_BATCH = frozenset({InferenceEngine.VLLM, InferenceEngine.SGLANG, InferenceEngine.TGI})
+"""Engines that write the tasks of all their models in one batch. Others begin a process for each model."""
 
 FORMER_PATIENCE_S = 90.0
 """Where agents have just been switched off: longer than they usually have to finish what is in process."""
@@ -68,6 +71,9 @@ def read_offer(item: Object) -> Offer:
         unloaded=models - loaded,
         slots=None if None in slots else float(sum(one for one in slots if one is not None)),
         foreign=float(sum(server.foreign for server in ready)),
+        batches=frozenset(
+            frozenset(server.models) for server in ready if server.engine in ONE_BATCH and len(server.models) > 1
+        ),
     )
     busy = str(status.running) if serving.slots is None else f"{status.running}/{serving.slots:g}"
     shown = ServingStatus(ready=status.ready, models=status.models, busy=busy, foreign=status.foreign)

@@ -85,10 +85,10 @@ def _find_run_s(rates: RunRates, prospect: Prospect, run: Circumstances) -> floa
     Prompts that waited when it came delay it once. If it is there for longer than it was observed, more of those that
     come later are read meanwhile, as many per second.
     """
-    times = prospect.forecast.times
-    first_s = float(rates.find_first_s(run.prompt_tokens, times.cold)[0])
-    token_s = float(rates.find_token_s(max(run.residence.occupancy, 1.0) - 1.0)[0])
-    others_s = float(rates.read_s[0]) * run.residence.others_tokens / PROMPT_UNIT
+    times, met = prospect.forecast.times, run.residence
+    first_s = float(rates.find_first_s(run.prompt_tokens / met.pace, times.cold)[0])
+    token_s = float(rates.find_token_s(max(met.occupancy, 1.0) - 1.0)[0]) / met.pace
+    others_s = float(rates.read_s[0]) * met.others_tokens / PROMPT_UNIT / met.pace
     if run.met_s is None:
         return first_s + others_s + run.output_tokens * token_s
     foreseen_s = times.fixed_s - prospect.wait_s - times.transfer_s
@@ -108,8 +108,8 @@ def find_written(flight: Flight, laws: ModelLaws, *, residence: Residence, until
     inference, times = flight.inference, flight.forecast.times
     rates = laws.find_rates(np.array([flight.row]), is_served=inference.is_served)
     read_tokens = inference.prompt_tokens + residence.others_tokens
-    first_s = times.transfer_s + float(rates.find_first_s(read_tokens, times.cold)[0])
-    token_s = float(rates.find_token_s(max(residence.occupancy, 1.0) - 1.0)[0])
+    first_s = times.transfer_s + float(rates.find_first_s(read_tokens / residence.pace, times.cold)[0])
+    token_s = float(rates.find_token_s(max(residence.occupancy, 1.0) - 1.0)[0]) / residence.pace
     return max(until_s - flight.placed_s - first_s, 0.0) / max(token_s, LEAST_S)
 
 

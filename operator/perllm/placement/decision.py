@@ -149,7 +149,7 @@ _KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s", "excluded": "reje
 """Keys of the record that are not the field's name: pods bound before an upgrade carry them."""
 
 _POSITIVE = frozenset(
-    {"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s", "time_spread"}
+    {"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s", "time_spread", "pace"}
 )
 """What follows divides by these or takes their logarithms."""
 

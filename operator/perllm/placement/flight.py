@@ -45,9 +45,11 @@ class Residence:
     """What a task met on its node, per GPU.
 
     Attributes:
-        occupancy: mean number of tasks that wrote while it did, itself included.
-        others_tokens: prompt tokens of other tasks that were read before its own or while it wrote.
+        occupancy: mean number of tasks of its model that wrote while it did, itself included.
+        others_tokens: prompt tokens of other tasks of its model that were read before its own or while it wrote.
+        pace: share of the time of its GPU that its model had while its prompt was read and it wrote.
     """
 
     occupancy: float
     others_tokens: float
+    pace: float = 1.0

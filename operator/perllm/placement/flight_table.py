@@ -41,11 +41,11 @@ class FlightTables:
         """Return the number of groups."""
         return len(self._groups)
 
-    def put(self, flight: Flight) -> None:
-        """Add a task."""
+    def put(self, flight: Flight, batch: str) -> None:
+        """Add a task, which is written in the batch of that name."""
         while len(self._groups) <= flight.row // GROUP:
             self._groups.append(FlightTable(len(self._groups) * GROUP))
-        self._groups[flight.row // GROUP].put(flight)
+        self._groups[flight.row // GROUP].put(flight, batch)
 
     def remove(self, flight: Flight) -> None:
         """Remove a task."""
@@ -73,19 +73,25 @@ class FlightTable:
         self._place: dict[str, int] = {}
         self._rows = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._kinds = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._batches = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._numbers: dict[str, int] = {}
         self._figures: FloatArray = np.zeros((6, FIRST_SIZE))
 
-    def put(self, flight: Flight) -> None:
-        """Add a task."""
+    def put(self, flight: Flight, batch: str) -> None:
+        """Add a task, which is written in the batch of that name."""
         place = len(self._ids)
         if place == len(self._rows):
             self._rows = extend(self._rows, 2 * place)
             self._kinds = extend(self._kinds, 2 * place)
+            self._batches = extend(self._batches, 2 * place)
             self._figures = extend(self._figures, 2 * place)
+        if not place:
+            self._numbers.clear()
         self._ids.append(flight.task_id)
         self._place[flight.task_id] = place
         self._rows[place], self._kinds[place] = flight.row - self._first_row, flight.length_kind
         inference, times = flight.inference, flight.forecast.times
+        self._batches[place] = self._numbers.setdefault(batch, len(self._numbers))
         scale = BINS_PER_UNIT / hypot(inference.length_spread, flight.forecast.time_spread)
         self._figures[:, place] = (
             flight.due_s,
@@ -104,6 +110,7 @@ class FlightTable:
         end = len(self._ids)
         self._ids[place], self._place[last] = last, place
         self._rows[place], self._kinds[place] = self._rows[end], self._kinds[end]
+        self._batches[place] = self._batches[end]
         self._figures[:, place] = self._figures[:, end]
 
     def find_harms(
@@ -119,17 +126,35 @@ class FlightTable:
             shapes: of the answers' lengths, by kind, as the learner counts them.
         """
         count, size = len(self._ids), len(nodes)
-        others = np.maximum(nodes.running / np.maximum(nodes.gpus, 1.0) - 1.0, 0.0)
-        slower = 1.0 / (1.0 - nodes.reading_share(now_s))
         slow, left_s, rows = np.empty(count), np.empty(count), self._rows[:count]
+        on, others, slower = self._find_company(nodes, now_s)
         lengths = _LengthTable(shapes)
         for begin in range(0, count, BLOCK):
             part = slice(begin, min(begin + BLOCK, count))
-            on = rows[part]
-            slow[part], left_s[part] = self._find_slopes(part, others[on], slower[on], now_s, lengths)
+            at = on[part]
+            slow[part], left_s[part] = self._find_slopes(part, others[at], slower[at], now_s, lengths)
         stall_harm = _sum_by(rows, slow / np.maximum(left_s, 0.1), size)
         slow_harm = _sum_by(rows, slow, size)
         return stall_harm, slow_harm, _sum_by(rows, slow * left_s, size) / np.maximum(slow_harm, 1e-9)
+
+    def _find_company(self, nodes: NodeTable, now_s: float) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Return for each task the number of its batch, and of each batch others per GPU and by how much it is slower.
+
+        Others are tasks next to one of the batch. It is slower because of prompts that are read, and of other batches.
+        """
+        rows, names = self._rows[: len(self._ids)], len(self._numbers)
+        running, gpus = nodes.running, np.maximum(nodes.gpus, 1.0)
+        slower = 1.0 / (1.0 - nodes.reading_share(now_s))
+        if names <= 1:
+            return rows, np.maximum(running / gpus - 1.0, 0.0), slower
+        keys, batches, tasks = np.unique(
+            rows * names + self._batches[: len(rows)], return_inverse=True, return_counts=True
+        )
+        at, batch_gpus = keys // names, gpus[keys // names]
+        busy = np.minimum(tasks / batch_gpus, 1.0)
+        others = np.bincount(at, tasks, len(nodes))[at] - tasks
+        paces = 1.0 + np.bincount(at, busy, len(nodes))[at] - busy
+        return batches, np.maximum((running[at] - others) / batch_gpus - 1.0, 0.0), slower[at] * paces
 
     def _find_slopes(
         self, part: slice, others: FloatArray, slower: FloatArray, now_s: float, lengths: "_LengthTable"
@@ -138,8 +163,8 @@ class FlightTable:
 
         Args:
             part: of the table.
-            others: other tasks per GPU on the node of each task, shape (n,).
-            slower: by which factor a token takes longer there because prompts are read, shape (n,).
+            others: other tasks per GPU in the batch of each task, shape (n,).
+            slower: by which factor a token takes longer there because of prompts and other batches, shape (n,).
             now_s: now.
             lengths: of the answers.
         """

@@ -62,7 +62,7 @@ class RunTimes(Generic[V]):
         transfer_s: the transfer's part.
         reading_s: the part in which its own prompt is read.
         work_s: GPU seconds that it takes of a node whose batch is full.
-        token_s: seconds per token.
+        token_s: seconds per token, next to all that is there.
         solo_token_s: seconds per token if the task had the GPU to itself.
         contention_s: seconds per token that each further task adds.
         cold: share of the time to load the model that is still to come.
@@ -109,8 +109,9 @@ class ArmForecast:
         hit_chance: chance to be in time.
         harm: tasks running there that are expected to miss their deadline because of this one.
         demand_bps: uplink that the task needs to bring its input there in time.
-        occupancy: tasks on the node, this one included.
+        occupancy: tasks of its model on the node, this one included.
         gpus: GPUs of the node.
+        pace: share of the time of its GPU that its model is expected to have; records of earlier versions say nothing.
     """
 
     times: RunTimes[float]
@@ -123,6 +124,7 @@ class ArmForecast:
     occupancy: float
     gpus: float
     time_spread: float = USUAL_TIME_SPREAD
+    pace: float = 1.0
 
     def latency_given_s(self, output_tokens: float) -> float:
         """Return the latency that would have been predicted, had the length been known; seconds."""

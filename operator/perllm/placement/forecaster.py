@@ -2,14 +2,17 @@
 
 Notation, per node, for a task of p prompt tokens and an answer of L tokens, with B - 1 tasks per GPU there already
     wait      time that the prompts before it take to be read, and its input behind others to be fetched
-    token     seconds per token: (a + b (B - 1)) / (1 - share of the time spent on reading others' prompts)
+    token     seconds per token: (a + b (B - 1)) / (1 - share of the time spent on reading others' prompts) / pace
+    pace      1 / (1 + other models that have work on a GPU): each has a batch of its own, so B, prompts and reading are
+              those of its own model, and they divide the time (batch_table.py)
     T(L)      queue + transfer + start + cold load + reading (own and waiting prompts) + L token
     queue     where the node is full: the time until those before it, and it, have had their turn
     P(L)      chance that T(L) exp(e) <= time left, e with the scale of the errors of such decisions; logistic,
               which is within 0.01 of the normal one
     hit       mean of P over the equally likely lengths
     harm      delay by reading p x misses per second of delay  +  relative slow-down b / token x misses per unit of it,
-              for as long as the task writes (flight_table.py)
+              for as long as the task writes (flight_table.py); to tasks of other models, the slow-down 1 / (models that
+              have work), unless its own has work already
     E         its share of the energy at B;  dE  by how much the fleet's rises: where others decode anyway an iteration
               costs nothing more, so the shared part counts 1 / B^2 instead of 1 / B
 """
@@ -57,7 +60,8 @@ class _Scene:
         cold: share of the time to load the model that is still to come.
         joule_cost: what a joule costs there, relative to the mean.
         idle_w: idle power of the nodes, in watts; 0 where it is unknown.
-        occupancy: other tasks that are expected to write, per GPU.
+        occupancy: other tasks of the model that are expected to write, per GPU.
+        pace: share of the time of a GPU that the model is expected to have there.
         slots_per_gpu: tasks that a GPU runs at a time.
         full_token_s: GPU seconds per token written of a node whose batch is full.
         joules: coefficients of the law of energy, shape (3, n).
@@ -84,6 +88,7 @@ class _Scene:
     joule_cost: FloatArray
     idle_w: FloatArray
     occupancy: FloatArray
+    pace: FloatArray
     slots_per_gpu: FloatArray
     full_token_s: FloatArray
     joules: FloatArray
@@ -141,14 +146,14 @@ class Forecaster:
         index, (doubt, plays) = scene.index, _find_doubt(scene)
         scatter = np.maximum(errors.scale[index], MIN_TIME_SPREAD)
         time_spread = np.maximum(scatter, doubt)
-        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, time_spread)
         return Outlook(
             times=times,
             queue_s=queue_s,
             energy=energy,
             demand_bps=scene.demand_bps,
-            tasks=scene.tasks,
+            tasks=scene.loads.running * scene.loads.division.share + 1.0,
             gpus=scene.gpus,
+            pace=scene.pace,
             types=scene.types,
             time_spread=time_spread,
             low=errors.low[index],
@@ -158,7 +163,7 @@ class Forecaster:
                 scene,
                 times,
                 energy,
-                hit_chance,
+                _find_hit_chances(task.time_left_s, lengths, times, time_spread),
                 doubt=doubt,
                 plays=plays,
                 spread=np.sqrt(scatter**2 + task.length_spread**2),
@@ -204,6 +209,7 @@ class Forecaster:
             joule_cost=joule_cost,
             idle_w=fleet.idle_w(index),
             occupancy=loads.occupancy / gpus,
+            pace=loads.division.pace,
             slots_per_gpu=slots_per_gpu,
             full_token_s=rates.find_token_s(slots_per_gpu - 1.0) / slots_per_gpu,
             joules=columns(laws.energy.coefficients.T, index),
@@ -285,10 +291,11 @@ def _find_doubt(scene: _Scene) -> tuple[FloatArray, FloatArray]:
 def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
     """Return how long the task takes on each node, and the part of it in which it waits for room."""
     task, loads, slots, used, rates = scene.task, scene.loads, scene.slots, scene.used, scene.rates
-    reading_s = rates.read_s * (task.prompt_tokens / PROMPT_UNIT)
-    token_s = rates.find_token_s(scene.occupancy) / (1.0 - loads.reading_share)
+    lone_reading_s = rates.read_s * (task.prompt_tokens / PROMPT_UNIT)
+    token_s = rates.find_token_s(scene.occupancy) / ((1.0 - loads.reading_share) * scene.pace)
     transfer_s = (task.input_bits + loads.link_bits) / np.maximum(scene.capacity_bps, 1.0)
-    fixed_s = transfer_s + rates.find_first_s(task.prompt_tokens + loads.backlog_tokens / scene.gpus, scene.cold)
+    read_tokens = (task.prompt_tokens + loads.backlog_tokens / scene.gpus) / scene.pace
+    fixed_s = transfer_s + rates.find_first_s(read_tokens, scene.cold)
     residence_s = fixed_s + task.output_tokens * token_s
     turns = np.where(used <= slots, 0.0, used + loads.waiting - slots) / np.maximum(slots, 1.0)
     queue_s = turns * residence_s
@@ -296,8 +303,8 @@ def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
         latency_s=residence_s + queue_s,
         fixed_s=fixed_s + queue_s,
         transfer_s=transfer_s,
-        reading_s=reading_s,
-        work_s=reading_s + task.output_tokens * scene.full_token_s,
+        reading_s=lone_reading_s / scene.pace,
+        work_s=lone_reading_s + task.output_tokens * scene.full_token_s,
         token_s=token_s,
         solo_token_s=rates.solo_token_s,
         contention_s=rates.contention_s,
@@ -334,12 +341,19 @@ def _find_idle_energy(scene: _Scene, times: RunTimes[FloatArray], energy: RunEne
 
 
 def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:
-    """Return how many of the tasks on each node are expected to miss their deadline because of the task."""
-    loads, delay_s = scene.loads, times.reading_s / scene.gpus
+    """Return how many of the tasks on each node are expected to miss their deadline because of the task.
+
+    Those of its model are in its batch. Those of others lose time to it only as far as its model had no work before.
+    """
+    loads, delay_s, division = scene.loads, times.reading_s / scene.gpus, scene.loads.division
     writing_s = scene.task.output_tokens * times.token_s
     affected = np.minimum(writing_s / np.maximum(loads.harmed_s, 1e-9), 1.0)
-    slower = times.contention_s / np.maximum(times.token_s, 1e-9) / scene.gpus * affected
-    harm: FloatArray = delay_s * loads.stall_harm + slower * loads.slow_harm
+    slower = times.contention_s / scene.pace / np.maximum(times.token_s, 1e-9) / scene.gpus * affected
+    own_harm: FloatArray = delay_s * loads.stall_harm + slower * loads.slow_harm
+    if division.is_whole:
+        return own_harm
+    displacing = (1.0 - division.busy) / np.maximum(division.others, 1.0) / scene.gpus * affected
+    harm: FloatArray = own_harm * division.share + displacing * loads.slow_harm * (1.0 - division.share)
     return harm
 
 

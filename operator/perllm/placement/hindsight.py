@@ -107,7 +107,7 @@ def read_circumstances(outcome: Outcome) -> Circumstances:
     return Circumstances(
         prompt_tokens=outcome.run.prompt_tokens,
         output_tokens=outcome.output_tokens,
-        residence=Residence(outcome.run.occupancy, outcome.run.others_tokens),
+        residence=Residence(outcome.run.occupancy, outcome.run.others_tokens, outcome.run.pace),
         is_served=outcome.run.is_served,
     )
 
@@ -116,9 +116,10 @@ def expected_residence(decision: Decision, output_tokens: float) -> Residence:
     """Return what a task was expected to meet: the tasks there when it was placed, and their usual share of reading."""
     times = decision.forecast.times
     occupancy = decision.forecast.occupancy / decision.forecast.gpus
-    free_s = times.solo_token_s + times.contention_s * max(occupancy - 1.0, 0.0)
+    pace = decision.forecast.pace
+    free_s = (times.solo_token_s + times.contention_s * max(occupancy - 1.0, 0.0)) / pace
     reading_s = max(times.token_s - free_s, 0.0) * output_tokens
-    return Residence(occupancy, reading_s * decision.inference.prompt_tokens / max(times.reading_s, LEAST))
+    return Residence(occupancy, reading_s * decision.inference.prompt_tokens / max(times.reading_s, LEAST), pace)
 
 
 def _describe_run(decision: Decision, met: Residence, prompt_tokens: float, run_s: float) -> ObservedRun:
@@ -135,6 +136,7 @@ def _describe_run(decision: Decision, met: Residence, prompt_tokens: float, run_
         cold=decision.forecast.times.cold,
         is_served=inference.is_served,
         service=inference.service,
+        pace=met.pace,
     )
 
 
@@ -143,7 +145,7 @@ def _apply_law(decision: Decision, output_tokens: float, met: Residence) -> floa
     times, inference = decision.forecast.times, decision.inference
     token_s = times.solo_token_s + times.contention_s * max(met.occupancy - 1.0, 0.0)
     prompts = 1.0 + met.others_tokens / inference.prompt_tokens
-    return times.reading_s * prompts + output_tokens * token_s
+    return (times.reading_s * decision.forecast.pace * prompts + output_tokens * token_s) / met.pace
 
 
 def _log_ratio(came: float, foreseen: float) -> float:

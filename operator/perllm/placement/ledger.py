@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import MAX_READING
+from perllm.placement.batch_table import BatchTable, Division
 from perllm.placement.flight import Flight, Residence
 from perllm.placement.flight_table import FlightTables
 from perllm.placement.node_queues import NodeQueues
@@ -32,16 +33,17 @@ class NodeLoads:
         running_model: those of one model.
         taken: slots that tasks in flight take of a resource.
         demand_bps: uplink promised to tasks in flight.
-        backlog_tokens: prompt tokens that wait to be read.
+        backlog_tokens: prompt tokens that wait to be read by the server of the model.
         link_bits: bits that wait to be fetched.
-        reading_share: share of the time in which prompts were read lately.
-        occupancy: tasks that are to be expected to write.
+        reading_share: share of the time in which that has read prompts lately.
+        occupancy: tasks of the model that are to be expected to write.
         work_s: work given to the node beyond what it can do by now, or awaited; GPU seconds per GPU.
         usual_work_s: GPU seconds that a task takes there in the mean, of whichever model; 0 before the first one.
         waiting: slots that are waited for.
         stall_harm: misses per second by which the node is held up.
         slow_harm: misses per unit by which it gets slower.
         harmed_s: how long the latter matters.
+        division: what the model has of the nodes, next to others.
     """
 
     running: FloatArray
@@ -58,6 +60,7 @@ class NodeLoads:
     stall_harm: FloatArray
     slow_harm: FloatArray
     harmed_s: FloatArray
+    division: Division
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class _Begin:
     prompts: float
     inputs: float
     backlog: float
+    batch: str
 
 
 class Ledger:
@@ -86,6 +90,8 @@ class Ledger:
         self._nodes = NodeTable()
         self._tables = FlightTables()
         self._writers = Writers()
+        self._batches = BatchTable()
+        self._batch_names: dict[str, dict[int, str]] = defaultdict(dict)
         self._by_model: dict[str, FloatArray] = {}
         self._taken_of: dict[str, FloatArray] = {}
         self._flights_of: dict[str, int] = defaultdict(int)
@@ -130,7 +136,7 @@ class Ledger:
         begin, nodes = self._begun[task_id], self._nodes
         nodes.advance(flight.row, now_s)
         residence = self._find_residence(flight, begin, now_s)
-        nodes.give_back(flight, residence.occupancy, now_s)
+        nodes.give_back(flight, residence, now_s)
         nodes.give_back_queued(
             flight,
             begin.at_s,
@@ -170,6 +176,16 @@ class Ledger:
             nodes.running[row] += change
             self._writers.add_foreign(row, change, now_s)
             nodes.foreign[row] = tasks
+
+    def put_batches(self, row: int, batches: Collection[Collection[str]]) -> None:
+        """Note which models of a node are written in one batch; of tasks in flight that is not changed."""
+        named = {model: min(models) for models in batches for model in models}
+        for model in [model for model, names in self._batch_names.items() if row in names and model not in named]:
+            del self._batch_names[model][row]
+            if not self._batch_names[model]:
+                del self._batch_names[model]
+        for model, name in named.items():
+            self._batch_names[model][row] = name
 
     def find_foreign(self, row: int) -> float:
         """Return how many foreign requests a node processes."""
@@ -221,22 +237,24 @@ class Ledger:
         """
         self._cover(rows)
         nodes = self._nodes.at(rows, now_s)
+        division = self._batches.divide(model, rows, nodes, now_s, names=self._batch_names.get(model))
         waiting, waiting_work_s = self._queues.before(rows, namespace)
         return NodeLoads(
             running=nodes.running,
             running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(nodes)),
             taken=self._find_taken(rows, resource) if resource else nodes.taken,
             demand_bps=nodes.demand_bps,
-            backlog_tokens=nodes.backlog,
+            backlog_tokens=nodes.backlog * division.share,
             link_bits=nodes.link_bits,
-            reading_share=np.minimum(nodes.reading, MAX_READING),
-            occupancy=nodes.expected_occupancy(),
+            reading_share=np.minimum(nodes.reading * division.share, MAX_READING),
+            occupancy=nodes.expected_occupancy() * division.share,
             work_s=nodes.work + waiting_work_s,
             usual_work_s=nodes.usual,
             waiting=waiting,
             stall_harm=nodes.stall_harm,
             slow_harm=nodes.slow_harm,
             harmed_s=nodes.harmed_s,
+            division=division,
         )
 
     @property
@@ -265,18 +283,24 @@ class Ledger:
         nodes, row = self._nodes, flight.row
         nodes.cover(row + 1)
         nodes.advance(row, now_s)
+        model = flight.inference.model
+        batch = self._batch_names.get(model, {}).get(row, model)
         backlog = float(nodes.backlog[row])
+        if backlog and self._batches.has_others(batch):
+            backlog *= self._batches.find_share(row, batch, now_s)
         nodes.place(flight, now_s)
         self._begun[flight.task_id] = _Begin(
             at_s=now_s,
             prompts=float(nodes.prompts[row]),
             inputs=float(nodes.inputs[row]),
             backlog=backlog,
+            batch=batch,
         )
         self._flights[flight.task_id] = flight
         self.placed += 1
-        self._tables.put(flight)
-        self._writers.put(flight, now_s)
+        self._tables.put(flight, batch)
+        self._writers.put(flight, batch, now_s)
+        self._batches.count(row, batch, 1, now_s)
         self._count(flight, 1)
 
     def _undo(self, task_id: str, now_s: float) -> Flight | None:
@@ -290,11 +314,12 @@ class Ledger:
 
     def _remove(self, flight: Flight, now_s: float) -> None:
         task_id, row, nodes = flight.task_id, flight.row, self._nodes
-        del self._flights[task_id], self._begun[task_id]
+        del self._flights[task_id]
+        self._batches.count(row, self._begun.pop(task_id).batch, -1, now_s)
         self._expiry.pop(task_id, None)
         self._count(flight, -1)
         self._tables.remove(flight)
-        self._writers.remove(task_id, row, now_s)
+        self._writers.remove(flight, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
             # A node without tasks has no work left, even if some was expected.
             nodes.work[row] = nodes.backlog[row] = nodes.link_bits[row] = 0.0
@@ -312,10 +337,8 @@ class Ledger:
 
     def _find_residence(self, flight: Flight, begin: _Begin, now_s: float) -> Residence:
         """Return what a task met on its node, whose figures are up to date."""
-        task_id, row, gpus = flight.task_id, flight.row, flight.forecast.gpus
-        others = self._writers.find_others(task_id, row, now_s)
-        prompts = begin.backlog + self._writers.find_read_tokens(task_id, row, now_s)
-        return Residence(1.0 + max(others, 0.0) / gpus, prompts / gpus)
+        met, gpus = self._writers.find_met(flight.task_id, flight.row, now_s), flight.forecast.gpus
+        return Residence(1.0 + max(met.others, 0.0) / gpus, (begin.backlog + met.read_tokens) / gpus, met.pace)
 
     def _find_taken(self, rows: Index, resource: str) -> FloatArray:
         """Return the slots in use of a resource; what a task without a resource uses counts as one of each."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perllm.learning.features import MAX_READING
-from perllm.placement.flight import Flight
+from perllm.placement.flight import Flight, Residence
 from perllm.policy.arrays import Index, columns, extend
 from perllm.policy.problem import FloatArray, IntArray
 
@@ -154,14 +154,15 @@ class NodeTable:
         counted_s = np.minimum(work_s, MOST_USUAL * usual_s)
         self.usual[rows] = usual_s + (counted_s - usual_s) / TASKS_AVERAGED
 
-    def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
+    def give_back(self, flight: Flight, met: Residence, now_s: float) -> None:
         """Take back the work that a task was expected to bring and has not done, since it has left its node by now.
 
         Without this, a node would seem busy with an answer that turned out short, or was ended. Work beyond the
         expectation needs no correction, since it is done.
         """
         forecast, times = flight.forecast, flight.forecast.times
-        token_s = times.token_s + times.contention_s * (occupancy - forecast.occupancy / forecast.gpus)
+        contention_s = times.contention_s * (met.occupancy - forecast.occupancy / forecast.gpus)
+        token_s = (times.token_s * forecast.pace + contention_s) / met.pace
         _reduce(self.work, flight.row, _find_unwritten_s(flight, token_s, now_s) / forecast.gpus)
 
     def give_back_queued(self, flight: Flight, placed_s: float, *, later_tokens: float, later_bits: float) -> None:
@@ -221,7 +222,7 @@ def _find_unwritten_s(flight: Flight, token_s: float, now_s: float) -> float:
     times = flight.forecast.times
     written = max(now_s - flight.writes_from_s, 0.0) / max(token_s, times.solo_token_s)
     missing = max(1.0 - written / max(flight.inference.output_tokens, 1.0), 0.0)
-    return missing * (times.work_s - times.reading_s)
+    return missing * (times.work_s - times.reading_s * flight.forecast.pace)
 
 
 def _find_own(queued: float, later: float, own: float) -> float:

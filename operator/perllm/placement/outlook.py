@@ -23,8 +23,9 @@ class Outlook:
         queue_s: the part of it in which it waits for room.
         energy: how much energy it takes.
         demand_bps: uplink that brings the input there in time.
-        tasks: tasks there, this one included.
+        tasks: tasks of its model there, this one included.
         gpus: GPUs of the node.
+        pace: share of the time of a GPU that its model is expected to have there.
         types: numbers of the GPU types.
         time_spread: standard deviation of ln(actual / expected seconds).
         low: 5 % quantile of it.
@@ -39,6 +40,7 @@ class Outlook:
     demand_bps: FloatArray
     tasks: FloatArray
     gpus: FloatArray
+    pace: FloatArray
     types: IntArray
     time_spread: FloatArray
     low: FloatArray
@@ -60,6 +62,7 @@ class Outlook:
             occupancy=float(self.tasks[arm]),
             gpus=float(self.gpus[arm]),
             time_spread=float(self.time_spread[arm]),
+            pace=float(self.pace[arm]),
         )
 
     def _latency_range_s(self, arm: int) -> tuple[float, float]:

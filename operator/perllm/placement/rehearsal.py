@@ -246,8 +246,8 @@ class Rehearsal:
         return self._describe_met(run, residence, now_s)
 
     def _describe_met(self, run: RehearsedRun, residence: Residence, now_s: float) -> MetThere:
-        reading_share = self._ledger.loads(np.array([run.flight.row]), now_s).reading_share
-        return MetThere(residence, run.find_met_s(now_s), float(reading_share[0]))
+        loads = self._ledger.loads(np.array([run.flight.row]), now_s, model=run.request.model)
+        return MetThere(residence, run.find_met_s(now_s), float(loads.reading_share[0]))
 
     def _revise_other(self, other: Prospect, outcome: Outcome) -> Prospect:
         """Return what is expected under the other choice, given the real answer and what the task met there."""

@@ -12,12 +12,14 @@ class Serving:
         unloaded: those of the models that would have to be loaded first.
         slots: requests that they process at a time; None if that is not known.
         foreign: requests there that are not PerLLM's.
+        batches: models whose tasks are written in one batch, by one engine: adapters of one, or other names for it.
     """
 
     models: frozenset[str] = frozenset()
     unloaded: frozenset[str] = frozenset()
     slots: float | None = None
     foreign: float = 0.0
+    batches: frozenset[frozenset[str]] = frozenset()
 
 
 NOTHING = Serving()

@@ -453,6 +453,7 @@ class Scheduler:
     def _take_serving(self, node: str, known: Serving) -> None:
         serving = self._fleet.serving_of(node)
         self._ledger.put_foreign(self._fleet.row(node), serving.foreign, self._now_s())
+        self._ledger.put_batches(self._fleet.row(node), serving.batches)
         for model in serving.models:
             is_new = model not in known.models
             if model in serving.unloaded and (is_new or model not in known.unloaded):

@@ -64,7 +64,14 @@ class Floor:
         self._state = [State.COMING] * len(requests)
         is_request = settings.runs_as is RunsAs.REQUEST
         self._jobs = [
-            Job(str(number), request.prompt_tokens, request.output_tokens, request.input_bytes, is_request)
+            Job(
+                str(number),
+                request.prompt_tokens,
+                request.output_tokens,
+                request.input_bytes,
+                is_request,
+                model=request.model,
+            )
             for number, request in enumerate(requests)
         ]
         self._errors = _draw_errors(fleet.derive("attribution"), settings.energy_error, len(requests))

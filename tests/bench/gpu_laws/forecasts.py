@@ -74,7 +74,8 @@ class RecordingLearner(Learner):
         run, row = outcome.run, self.register(outcome.run.node, "")
         laws = self.laws(run.model, np.array([row]))
         met = max(run.occupancy, 1.0)
-        times = latency_features(run.prompt_tokens, run.others_tokens, outcome.output_tokens, met, is_served=True)
+        written = outcome.output_tokens
+        times = latency_features(run.prompt_tokens, run.others_tokens, written, met, pace=run.pace, is_served=True)
         joules = energy_features(run.prompt_tokens, outcome.output_tokens, met)
         coefficients = laws.latency.coefficients[row], laws.energy.coefficients[row]
         self.fits[run.task_id] = float(times @ coefficients[0]), float(joules @ coefficients[1])

@@ -59,6 +59,7 @@ def test_features_are_those_of_continuous_batching() -> None:
     assert latency_features(2000, 0, 300, 1).tolist() == [1, 2, 3, 0, 0]
     assert latency_features(2000, 500, 300, 5).tolist() == [1, 2.5, 3, 12, 0]
     assert latency_features(2000, 500, 300, 5, is_served=True).tolist() == [0, 2.5, 3, 12, 1]
+    assert latency_features(2000, 500, 300, 5, pace=0.5).tolist() == [1, 5, 6, 24, 0]
     assert energy_features(2000, 300, 5) == pytest.approx([2, 3, 0.6])
 
 

@@ -96,6 +96,16 @@ class TestLearning:
         assert latency_s(learner, ROW) == pytest.approx(4.0, rel=0.05)
         assert energy_j(learner, ROW) == pytest.approx(300.0, rel=0.05)
 
+    def test_of_runs_next_to_other_models_is_of_a_model_that_has_its_gpu_to_itself(self, learner: Learner) -> None:
+        alone = Learner(CsUcbTable())
+        alone.register("a", "type-y")
+        for number in range(200):
+            tokens, prompt, pace = 50.0 + 10.0 * (number % 20), 100.0 * (1 + number % 7), (1.0, 0.5, 1 / 3)[number % 3]
+            for one, met in ((alone, 1.0), (learner, pace)):
+                run_s = 2.0 + (0.0005 * prompt + 0.02 * tokens) / met
+                one.learn(make_outcome(number, run_s=run_s, output_tokens=tokens, prompt_tokens=prompt, pace=met))
+        assert latency_s(learner, ROW) == pytest.approx(latency_s(alone, ROW), rel=0.05)
+
     def test_returns_the_reward_of_the_whole_energy(self, learner: Learner) -> None:
         # 310 J of 100 x 10 + 1000 x 0.15 J; slack 0.5 of time and of resources, by its weight of 0.5
         assert learner.learn(make_outcome()) == pytest.approx(-310 / 1150 + 0.25)
@@ -198,6 +208,8 @@ class TestImpossibleOutcomes:
             ({"run_error": math.nan}, "decision"),
             ({"occupancy": math.inf}, "decision"),
             ({"cold": -1.0}, "decision"),
+            ({"pace": 0.0}, "decision"),
+            ({"pace": 1.1}, "decision"),
             ({"deadline_s": 0.0}, "decision"),
             ({"load_s": 5.0, "run_s": 4.0}, "decision"),
         ],

@@ -233,6 +233,15 @@ def test_people_see_what_a_node_serves_while_its_agent_is_alive() -> None:
     assert agents.shown[-1] is None
 
 
+@pytest.mark.parametrize(("engine", "is_one_batch"), [("vllm", True), ("sglang", True), ("ollama", False)])
+def test_the_models_of_one_engine_share_a_batch_unless_it_begins_a_process_for_each(
+    engine: str, is_one_batch: bool
+) -> None:
+    servers = [SERVER | {"models": ["m", "adapter"], "engine": engine}, SERVER | {"models": ["one"], "engine": "vllm"}]
+    serving = read_offer({"metadata": {"name": "n"}, "status": {"servers": servers}}).serving
+    assert serving.batches == (frozenset({frozenset({"m", "adapter"})}) if is_one_batch else frozenset())
+
+
 @pytest.mark.looptime
 async def test_what_a_replica_on_standby_has_waited_extends_no_lease() -> None:
     cluster = Agents()

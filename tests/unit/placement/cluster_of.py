@@ -77,6 +77,7 @@ def make_placer(setting: Setting, ledger: Ledger, loaded: LoadedModels | None = 
 def make_request(
     task_id: str = "uid-t",
     *,
+    model: str = "m",
     output_tokens: int | None = 100,
     input_bytes: int = 0,
     tiers: frozenset[Tier] = frozenset(Tier),
@@ -86,7 +87,7 @@ def make_request(
 ) -> PlacementRequest:
     return PlacementRequest(
         task_id=task_id,
-        model="m",
+        model=model,
         prompt_tokens=1000,
         output_tokens=output_tokens,
         input_bytes=input_bytes,

@@ -81,7 +81,14 @@ def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_h
     assert savings.of(SavedUnit.DEADLINES).total - before[SavedUnit.DEADLINES] == pytest.approx(-1.0, abs=0.1)
 
 
-def others_s(output_tokens: float, met_s: float | None, *, fixed_s: float = 0.0, reading_share: float = 0.0) -> float:
+def others_s(
+    output_tokens: float,
+    met_s: float | None,
+    *,
+    fixed_s: float = 0.0,
+    reading_share: float = 0.0,
+    pace: float = 1.0,
+) -> float:
     """Return for how long prompts of others hold up a run that has met 2,000 tokens of them."""
     laws = make_setting(make_node("k")).learner.laws("m", np.array([0]))
     prospect = Prospect(node="k", gpu_type="A100", at_s=0.0, forecast=make_decision(fixed_s=fixed_s).forecast)
@@ -89,7 +96,7 @@ def others_s(output_tokens: float, met_s: float | None, *, fixed_s: float = 0.0,
         Circumstances(
             prompt_tokens=100.0,
             output_tokens=output_tokens,
-            residence=Residence(1.0, tokens),
+            residence=Residence(1.0, tokens, pace),
             met_s=met_s,
             reading_share=share,
         )
@@ -107,3 +114,7 @@ def test_a_rehearsed_task_meets_prompts_of_others_for_as_long_as_its_real_answer
 
 def test_prompts_that_waited_when_a_task_came_are_met_once() -> None:
     assert others_s(400.0, met_s=40.0, fixed_s=100.0) == pytest.approx(others_s(400.0, met_s=None))
+
+
+def test_next_to_another_model_prompts_of_the_own_one_hold_a_run_up_for_twice_as_long() -> None:
+    assert others_s(400.0, met_s=None, pace=0.5) == pytest.approx(2 * others_s(400.0, met_s=None))

@@ -28,7 +28,7 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
         '"meets_deadline":true,"explored":false,"candidates":3,"rejected":{"compute":2,"late":1},"metrics_age_s":1.5,'
         '"reason":"highest index of 3 candidates"}'
     )
-    new = {"is_served": False, "prompts": 1, "service": "", "time_spread": 0.3}
+    new = {"is_served": False, "prompts": 1, "service": "", "time_spread": 0.3, "pace": 1.0}
     assert read_record(written) == USUAL
     assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | new | {
         "time_spread": 0.2,

@@ -78,6 +78,23 @@ def test_the_expected_stay_counts_per_gpu() -> None:
     assert expected_residence(make_decision(occupancy=6.0, gpus=4.0), 100).occupancy == 1.5
 
 
+def test_next_to_other_models_a_run_is_expected_to_meet_as_much_in_a_longer_time() -> None:
+    paced = make_decision(token_s=0.04, reading_s=0.8, pace=0.5)
+    alone = expected_residence(make_decision(), 200)
+    assert dataclasses.astuple(expected_residence(paced, 200)) == pytest.approx(
+        (alone.occupancy, alone.others_tokens, 0.5)
+    )
+
+
+def test_the_law_of_a_decision_gives_a_run_as_much_longer_as_its_pace_was_less() -> None:
+    met = RUN.residence
+    assert met is not None
+    half = judge_run(make_decision(token_s=0.04, reading_s=0.8, pace=0.5), run(residence=met))
+    third = judge_run(make_decision(), run(residence=dataclasses.replace(met, pace=1 / 3)))
+    assert (half.law_s, third.law_s / 3) == pytest.approx((judge_run(make_decision(), RUN).law_s,) * 2)
+    assert (half.run.pace, third.run.pace) == (1.0, 1 / 3)
+
+
 def test_a_run_that_was_ended_lasted_from_the_decision_without_the_transfer() -> None:
     ended = judge_ended(make_decision(), 1010.0, Residence(3.0, 400.0))
     assert (ended.run.run_s, ended.run.occupancy, ended.run.others_tokens) == (7.5, 3.0, 400.0)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.learning.lengths import REACH, LengthLaw
+from perllm.placement.batch_table import FIRST_SIZE, BatchTable
 from perllm.placement.ledger import RESERVATION_S, Ledger
+from perllm.placement.node_table import NodeTable
 from perllm.policy.problem import FloatArray
 from unit.placement.flights import make_flight
 
@@ -158,6 +160,135 @@ class TestResidence:
         assert residence.others_tokens == 0.0
 
 
+class TestOtherModels:
+    """Each has a batch of its own, and an equal share of the time of the GPU for as long as it has work."""
+
+    @staticmethod
+    def put(ledger: Ledger, task_id: str, at_s: float, *, row: int = 0, model: str = "m", **fields: float) -> None:
+        ledger.confirm(make_flight(task_id, row, placed_s=at_s, model=model, **{"fixed_s": 0.0, **fields}), at_s)
+
+    def test_slow_a_task_down_for_as_long_as_they_have_work(self) -> None:
+        ledger = Ledger()
+        self.put(ledger, "t", 0.0)
+        self.put(ledger, "other", 4.0, model="other")
+        self.put(ledger, "another of the other", 5.0, model="other")
+        self.put(ledger, "third", 6.0, model="third")
+        for task_id, left_s in (("third", 7.0), ("other", 8.0), ("another of the other", 8.0)):
+            ledger.release(task_id, left_s)
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.pace == pytest.approx((6 * 1 + 3 * 1 / 2 + 1 * 1 / 3) / 10)
+        assert residence.occupancy == 1.0
+
+    def test_have_work_from_when_their_prompt_is_read(self) -> None:
+        ledger = Ledger()
+        self.put(ledger, "t", 0.0)
+        self.put(ledger, "other", 0.0, model="other", fixed_s=8.0, reading_s=3.0)  # read from 5 s on
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.pace == pytest.approx((5 * 1 + 5 * 1 / 2) / 10)
+
+    def test_count_from_when_the_task_itself_has_work(self) -> None:
+        ledger = Ledger()
+        self.put(ledger, "t", 0.0, fixed_s=8.0, reading_s=2.0)
+        self.put(ledger, "other", 0.0, model="other")
+        ledger.release("other", 7.0)
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.pace == pytest.approx((1 * 1 / 2 + 3 * 1) / 4)
+
+    def test_have_a_gpu_of_several_as_often_as_they_have_a_task_there(self) -> None:
+        ledger = Ledger()
+        for task_id, model in (("t", "m"), ("other", "other")):
+            self.put(ledger, task_id, 0.0, model=model, gpus=2.0)
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.pace == pytest.approx(1 / (1 + 1 / 2))
+
+    def test_neither_write_nor_read_in_the_batch_of_a_task(self) -> None:
+        ledger = Ledger()
+        self.put(ledger, "before", 0.0, model="other", fixed_s=2.0)
+        for task_id, model in (("t", "m"), ("own", "m"), ("other", "other")):
+            self.put(ledger, task_id, 1.0, model=model, fixed_s=2.0)
+        residence = ledger.release("t", 21.0)
+        assert residence is not None
+        assert residence.occupancy == pytest.approx(2.0)
+        assert residence.others_tokens == 0.0
+
+    def test_are_expected_by_what_is_there_now_and_was_lately(self) -> None:
+        ledger = Ledger()
+        for number in range(3):
+            self.put(ledger, f"t{number}", 0.0)
+        self.put(ledger, "other", 0.0, model="other")
+        own, other, third = (ledger.loads(ROWS, 1e6, model=model) for model in ("m", "other", "third"))
+        assert [loads.occupancy[0] for loads in (own, other, third)] == pytest.approx([3.0, 1.0, 0.0])
+        assert [loads.division.pace[0] for loads in (own, other, third)] == pytest.approx([1 / 2, 1 / 2, 1 / 3])
+        ledger.release("other", 1e6)
+        assert ledger.loads(ROWS, 1e6, model="m").division.pace[0] == pytest.approx(1 / 1.5)
+        assert ledger.loads(ROWS, 1e6 + 100.0, model="m").division.pace[0] == pytest.approx(1.0, abs=1e-3)
+
+    def test_keep_prompts_and_reading_to_themselves(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("other", model="other"), 0.0)
+        loads = [ledger.loads(ROWS, 1.0, model=model) for model in ("m", "other")]
+        assert [one.backlog_tokens[0] for one in loads] == pytest.approx([0.0, 500.0])
+        assert loads[0].reading_share[0] == 0.0 < loads[1].reading_share[0]
+        ledger.confirm(make_flight("t", placed_s=1.0), 1.0)
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.others_tokens == 0.0
+
+    @pytest.mark.parametrize("is_one_engine", [True, False])
+    def test_of_one_engine_share_a_batch(self, is_one_engine: bool) -> None:
+        one, two = Ledger(), Ledger()
+        two.put_batches(0, [{"m", "adapter"}])
+        two.put_batches(1, [{"m", "adapter"}])
+        if not is_one_engine:
+            two.put_batches(0, [])
+        for ledger, model in ((one, "m" if is_one_engine else "other"), (two, "adapter")):
+            self.put(ledger, "t", 0.0)
+            self.put(ledger, "later", 4.0, model=model)
+            self.put(ledger, "on another node", 5.0, row=2, model="other")
+        for task_id, left_s in (("later", 9.0), ("t", 10.0)):
+            loads = [ledger.loads(ROWS, 8.0, model="m") for ledger in (one, two)]
+            assert loads[0].occupancy.tolist() == loads[1].occupancy.tolist()
+            assert loads[0].division.pace.tolist() == loads[1].division.pace.tolist()
+            assert one.release(task_id, left_s) == two.release(task_id, left_s)
+        assert bool(loads[1].division.pace[0] == 1.0) is is_one_engine
+
+    def test_on_nodes_of_their_own_change_nothing(self) -> None:
+        alone, together = Ledger(), Ledger()
+        rng = np.random.default_rng(0)
+        begun: list[str] = []
+        for number in range(200):
+            now_s, row = 0.3 * number, int(rng.integers(2))
+            together.confirm(make_flight(f"o{number}", row=2, model="other", placed_s=now_s), now_s)
+            ended = begun.pop(0) if len(begun) > 9 else ""
+            residences = set()
+            for ledger in (alone, together):
+                ledger.confirm(make_flight(f"t{number}", row, placed_s=now_s, time_left_s=18.0), now_s)
+                residences.add(ledger.release(ended, now_s))
+                ledger.refresh(now_s, SHAPES)
+            assert len(residences) == 1
+            begun.append(f"t{number}")
+            one, other = (ledger.loads(np.arange(2), now_s, model="m") for ledger in (alone, together))
+            for name in ("occupancy", "backlog_tokens", "reading_share", "work_s", "stall_harm", "slow_harm"):
+                assert getattr(one, name).tolist() == getattr(other, name).tolist()
+            assert other.division.pace.tolist() == other.division.share.tolist() == [1.0, 1.0]
+
+    def test_that_come_and_go_are_forgotten(self) -> None:
+        table, nodes = BatchTable(), NodeTable()
+        nodes.cover(3)
+        for number in range(1000):
+            for change in (1, -1):
+                table.count(number % 3, f"m-{number}", change, 10.0 * number)
+        assert len(table) <= FIRST_SIZE
+        table.count(1, "m", 1, 1e5)
+        division = table.divide("m", ROWS, nodes.at(ROWS, 1e5), 1e5)
+        assert division.pace.tolist() == pytest.approx([1.0, 1.0, 1.0])
+        assert division.share[1] == pytest.approx(1.0)
+
+
 class TestFlows:
     def test_the_backlog_drains_at_the_speed_of_reading(self) -> None:
         ledger = Ledger()
@@ -305,6 +436,17 @@ class TestHarm:
         slow = ledger.loads(ROWS, 10.0).slow_harm
         assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)
         assert slow[2] == 0.0
+
+    def test_next_to_another_model_is_that_of_a_task_that_takes_twice_as_long(self) -> None:
+        fields = {"time_left_s": 26.0, "contention_s": 0.0, "reading_s": 1e-6}
+        ledger = Ledger()
+        ledger.confirm(make_flight("t", **fields), 0.0)
+        for number in range(3):
+            ledger.confirm(make_flight(f"other-{number}", model="other", time_left_s=1e9, reading_s=1e-6), 0.0)
+        ledger.refresh(10.0, SHAPES)
+        slow = float(ledger.loads(ROWS, 10.0).slow_harm[0])
+        assert slow == pytest.approx(self.slow(solo_token_s=0.2, **fields), rel=1e-6)
+        assert slow != pytest.approx(self.slow(**fields), rel=0.1)
 
     def test_of_a_large_fleet_is_found_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("perllm.placement.flight_table.GROUP", 2)

@@ -214,6 +214,52 @@ class TestChoice:
         assert after.load[0] > before.load[0]
 
 
+class TestOtherModels:
+    """Tasks of several models on one node, of which each has a batch of its own."""
+
+    @staticmethod
+    def settle(*models: str, due_s: float = 3000.0) -> Setting:
+        """Return a node for each model, on which three of its tasks write for long, and one without tasks."""
+        names = [f"node-{model}" for model in models]
+        setting = make_setting(*(make_node(name) for name in ("empty", *names)))
+        for name, model in zip(names, models, strict=True):
+            for number in range(3):
+                request = make_request(f"{model}-{number}", model=model, due_s=due_s)
+                setting.placer.reserve(setting.placer.choose(request), name)
+        for name in ("empty", *names):
+            setting.learner.warm(name, "m")
+        return setting
+
+    def test_take_half_of_the_time_of_a_gpu_and_none_of_the_energy_of_a_task(self) -> None:
+        setting = self.settle("other")
+        setting.now_s += 200.0
+        alone, shared = map(setting.placer.choose(make_request(due_s=3000.0)).outlook.at, range(2))
+        assert (alone.pace, shared.pace) == (1.0, pytest.approx(1 / 2))
+        for name in ("reading_s", "token_s"):
+            assert getattr(shared.times, name) == pytest.approx(2 * getattr(alone.times, name))
+        assert shared.times.work_s == alone.times.work_s
+        assert shared.energy == alone.energy
+        assert shared.occupancy == pytest.approx(1.0)
+
+    def test_change_nothing_for_nodes_on_which_they_are_not(self) -> None:
+        alone, together = (
+            setting.placer.choose(make_request(), ["empty", "node-m"]).arms
+            for setting in (self.settle("m"), self.settle("m", "other"))
+        )
+        for name in ("latency_s", "energy_j", "marginal_energy_j", "hit_chance", "harm"):
+            assert getattr(alone, name).tolist() == getattr(together, name).tolist()
+
+    def test_lose_time_to_the_first_task_of_a_model_but_not_to_its_further_ones(self) -> None:
+        setting = self.settle("other", due_s=1016.0)
+        setting.now_s += 9.0
+        first = setting.placer.choose(make_request("first", due_s=2000.0))
+        setting.placer.reserve(first, "node-other")
+        setting.now_s += 1.0
+        further = setting.placer.choose(make_request("second", due_s=2000.0))
+        assert first.arms.harm[1] > 0.1
+        assert further.arms.harm[1] < first.arms.harm[1] / 2
+
+
 class TestTransfer:
     def test_takes_time_and_energy(self) -> None:
         placer = make_setting(make_node("e", EDGE), make_node("c", CLOUD), bandwidth_bps=100e6).placer
