@@ -53,8 +53,8 @@ def cut_bytes(text: str, limit: int) -> str:
 
 
 def hide_credentials(text: str) -> str:
-    """Return the text with user and password removed from any URL; a password may itself contain an @."""
-    return re.sub(r"//[^\s'\"]*@", "//", text)
+    """Return the text with user and password removed from any URL; a password may itself contain an @, or a blank."""
+    return re.sub(r"//(?:[^\s'\"]*|[^/?#]*)@", "//", text)
 
 
 def replace_unencodable(stream: object) -> None:

@@ -58,6 +58,7 @@ async def test_an_error_about_a_token_that_cannot_be_sent_names_its_file_and_doe
     assert str(token_file) in str(error.value)
     assert "cret" not in str(error.value).replace(str(tmp_path), "")
 
+
 async def test_a_prometheus_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
