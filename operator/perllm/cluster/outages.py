@@ -22,13 +22,16 @@ WARM_UP_S = 20.0
 SETTLED_S = 2.0
 """An outage ends with a success that nothing has failed for so long before."""
 
+WORKS, GIVEN_UP = "works again", "is no longer tried"
+
 
 @dataclass(slots=True)
 class _Outage:
     since_s: float
     failed_s: float
     failures: int = 0
-    worked_s: float | None = None
+    ended_s: float | None = None
+    end: str = WORKS
 
 
 class Outages:
@@ -57,6 +60,7 @@ class Outages:
             is_unanswered: whether the cause is that the API server does not answer.
         """
         with self._lock:
+            self._log_ends()
             name = self._find_cause(topic, is_unanswered)
             if self._names.get(topic, name) != name:
                 self._end(topic)  # the cause is another one now
@@ -66,7 +70,7 @@ class Outages:
                 outage = self._current[name] = _Outage(self._now(), self._now())
                 log.warning("%s: %s; retrying until it works", name, words)
             outage.failures += 1
-            outage.failed_s, outage.worked_s = self._now(), None
+            outage.failed_s, outage.ended_s = self._now(), None
 
     def worked(self, topic: str) -> None:
         """Record a success; an outage ends with it if no other topic still fails for its cause."""
@@ -76,26 +80,29 @@ class Outages:
             self._log_ends()
 
     def forget(self, topic: str) -> None:
-        """Forget a topic of which nothing is left to be tried: whether it works again will not be known."""
+        """Forget a topic of which nothing is left to be tried: whether it works again is not known."""
         with self._lock:
             self._answered_s.pop(topic, None)
-            self._end(topic)
-            if topic not in self._names.values():
-                self._current.pop(topic, None)
+            self._end(topic, GIVEN_UP)
+            self._log_ends()
 
-    def _end(self, topic: str) -> None:
-        name = self._names.pop(topic, None)
-        if name is not None and name not in self._names.values():
-            self._current[name].worked_s = self._now()
+    def _end(self, topic: str, end: str = WORKS) -> None:
+        # A topic that was forgotten has no name, but its outage may not be logged as ended yet.
+        name = self._names.pop(topic, topic)
+        outage = self._current.get(name)
+        if outage is None or name in self._names.values():
+            return
+        outage.end = WORKS if name == API_SERVER else end
+        outage.ended_s = self._now() if outage.ended_s is None else outage.ended_s
 
     def _log_ends(self) -> None:
         """Log the end of every outage that nothing has failed for since a moment."""
         for name, outage in list(self._current.items()):
-            if outage.worked_s is None or self._now() < outage.failed_s + SETTLED_S:
+            if outage.ended_s is None or self._now() < outage.failed_s + SETTLED_S:
                 continue
             del self._current[name]
-            lasted_s = outage.worked_s - outage.since_s
-            log.info("%s: works again after %.1f s and %d failed attempts", name, lasted_s, outage.failures)
+            lasted_s = outage.ended_s - outage.since_s
+            log.info("%s: %s after %.1f s and %d failed attempts", name, outage.end, lasted_s, outage.failures)
 
     def _find_cause(self, topic: str, is_unanswered: bool) -> str:
         if is_unanswered:

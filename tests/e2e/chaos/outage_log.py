@@ -4,7 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-BEGIN, END, START = "; retrying until it works", ": works again after ", "starting PerLLM"
+from perllm.cluster.outages import GIVEN_UP, WORKS
+
+BEGIN, START = "; retrying until it works", "starting PerLLM"
+ENDS = (f": {WORKS} after ", f": {GIVEN_UP} after ")
 
 
 def count_outages(lines: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -28,8 +31,9 @@ def find_logging_errors(lines: Iterable[Mapping[str, Any]], disturbances: int) -
             if topic in current:
                 problems.append(f"operator.log: an outage was logged again before its end: {message[:200]}")
             current.add(topic)
-        elif END in message:
-            current.discard(message.partition(END)[0])
+        for end in ENDS:
+            if end in message:
+                current.discard(message.partition(end)[0])
     problems += [f"operator.log: no end of the outage of {topic} was logged" for topic in sorted(current)]
     return problems + [
         f"operator.log: {count} outages of {topic} were logged, after {disturbances} disturbances"

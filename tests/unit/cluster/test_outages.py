@@ -63,6 +63,31 @@ def test_a_topic_that_is_not_tried_any_more_keeps_no_outage_alive(caplog: pytest
     assert caplog.messages[-1].startswith("API server: refused")
 
 
+def test_an_outage_of_what_is_given_up_and_tried_for_others_is_logged_once_with_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
+    for now_s in (0.0, 1.0, 2.0):  # noqa: B007
+        outages.failed("writing", "denied")
+        outages.forget("writing")
+    now_s += SETTLED_S
+    outages.worked("another")
+    assert caplog.messages[1:] == ["writing: is no longer tried after 2.0 s and 3 failed attempts"]
+
+
+def test_what_was_given_up_works_again_if_it_is_tried_for_others(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
+    outages.failed("writing", "denied")
+    outages.forget("writing")
+    now_s = SETTLED_S
+    outages.worked("writing")
+    assert caplog.messages[1:] == ["writing: works again after 0.0 s and 1 failed attempts"]
+
+
 def test_an_api_server_that_answers_now_and_then_while_it_shuts_down_is_one_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
