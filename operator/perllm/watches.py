@@ -63,6 +63,7 @@ class Watches:
         parts: ProfileParts,
     ) -> None:
         config = base.config
+        self._outages = base.outages
         self._store = profiles
         self._prefix = names.profile_prefix(config.instance)
         self._display = ServingDisplay(
@@ -95,6 +96,11 @@ class Watches:
     def all_pods(self) -> list[Informer[Any]]:
         """All informers of pods."""
         return [*self.pods, *self.annotated]
+
+    @property
+    def sees_pods(self) -> bool:
+        """Whether the pods of tasks can be watched at the moment."""
+        return not any(pods.topic in self._outages for pods in self.pods)
 
     def has_pods(self, namespace: str) -> bool:
         """Whether the pods of the tasks of a namespace were listed."""

@@ -173,6 +173,7 @@ class Wiring:
             wake=wake,
             has_tasks=lambda namespace: self.tasks.knows(namespace),
             has_pods=lambda namespace: self.watches.has_pods(namespace),
+            sees_pods=lambda: self.watches.sees_pods,
             is_current=lambda namespace: self.tasks.is_current(namespace, for_s=CATCH_UP_S),
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),

@@ -57,6 +57,7 @@ class ControllerContext:
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks of a namespace are known at the moment.
         has_pods: whether the pods of a namespace were listed.
+        sees_pods: whether the pods of tasks can be watched at the moment.
         is_current: whether tasks and pods of a namespace are known as they are, not as they were before an outage.
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task but is in the ledger.
@@ -76,6 +77,7 @@ class ControllerContext:
     wake: asyncio.Event
     has_tasks: Callable[[str], bool]
     has_pods: Callable[[str], bool]
+    sees_pods: Callable[[], bool] = lambda: True
     is_current: Callable[[str], bool] = lambda _: True
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
@@ -269,6 +271,7 @@ class TaskControl:
             parts.fleet,
             self._scheduler,
             is_annotated=context.is_annotated,
+            sees_pods=context.sees_pods,
             metrics=context.metrics,
             now_s=context.now_s,
         )

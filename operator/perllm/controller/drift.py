@@ -1,12 +1,14 @@
 """Compares what is in flight with the pods of tasks, and repairs the ledger where they differ for too long.
 
-The ledger follows events. If one were missed, a slot would seem taken, or free, for the life of the process.
+The ledger follows events. If one were missed, a slot would seem taken, or free, for the life of the process. While the
+pods cannot be watched they are known as they were, which is no difference of the ledger.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from perllm.cluster.client import WATCH_SILENCE_S
 from perllm.controller.pod_accounts import PodAccounts, find_flying
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.metrics import OperatorMetrics
@@ -18,8 +20,8 @@ from perllm.slices import Slices
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
-GRACE_S = RESERVATION_S
-"""A difference this old is not due to an event that is still on its way."""
+GRACE_S = WATCH_SILENCE_S + RESERVATION_S
+"""A difference this old is not due to an event that is still on its way, nor to a watch that is silent unnoticed."""
 
 
 class DriftMonitor:
@@ -32,6 +34,7 @@ class DriftMonitor:
         fleet: the nodes; pods on others are not counted.
         scheduler: repairs the ledger.
         is_annotated: whether a uid is that of an annotated pod, which belongs to no task.
+        sees_pods: whether the pods of tasks can be watched at the moment.
         metrics: show the drift.
         now_s: monotonic clock.
     """
@@ -45,6 +48,7 @@ class DriftMonitor:
         scheduler: Scheduler,
         *,
         is_annotated: Callable[[str], bool],
+        sees_pods: Callable[[], bool],
         metrics: OperatorMetrics,
         now_s: Callable[[], float],
     ) -> None:
@@ -54,6 +58,7 @@ class DriftMonitor:
         self._fleet = fleet
         self._scheduler = scheduler
         self._is_annotated = is_annotated
+        self._sees_pods = sees_pods
         self._metrics = metrics
         self._now_s = now_s
         self._since_s: dict[str, float] = {}
@@ -69,6 +74,8 @@ class DriftMonitor:
         slices, compared = Slices(self._now_s), set[str]()
         known, self._since_s = self._since_s, {}
         repairs = 0
+        if not self._sees_pods():
+            return
         for tracked in self._tracking:
             if self._tracking.get(tracked.task.key) is tracked:
                 compared.add(tracked.task.uid)

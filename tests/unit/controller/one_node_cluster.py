@@ -42,6 +42,7 @@ class Cluster:
     Attributes:
         unlisted: namespaces whose tasks cannot be listed.
         pods_unlisted: namespaces whose pods could not be listed yet.
+        sees_pods: whether pods can be watched.
         outdated: namespaces that were not watched until now, so that what pods and agents report may not be known yet.
     """
 
@@ -52,6 +53,7 @@ class Cluster:
         self.running: asyncio.Task[None] | None = None
         self.unlisted: set[str] = set()
         self.pods_unlisted: set[str] = set()
+        self.sees_pods = True
         self.outdated: set[str] = set()
         self.begun_s: float | None = START_S
         self._wake = asyncio.Event()
@@ -81,6 +83,7 @@ class Cluster:
             wake=self._wake,
             has_tasks=lambda namespace: namespace not in self.unlisted,
             has_pods=lambda namespace: namespace not in self.pods_unlisted,
+            sees_pods=lambda: self.sees_pods,
             is_current=lambda namespace: namespace not in self.outdated,
             suspensions=self.build_suspensions(),
         )

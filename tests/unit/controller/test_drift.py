@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from perllm.api.task_status import TaskStatus
+from perllm.cluster.client import WATCH_SILENCE_S
 from perllm.controller.drift import GRACE_S, INTERVAL_S, DriftMonitor
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.tracking import Tracking
@@ -63,6 +64,22 @@ async def test_a_pod_that_is_not_counted_is_counted_again(cluster: Cluster) -> N
     assert list(cluster.parts.ledger.confirmed) == ["uid-t"]
 
 
+async def test_a_flight_whose_pod_cannot_be_watched_is_kept_until_the_watch_has_caught_up(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.sees_pods = False
+    cluster.scheduler.confirm(make_own_decision(task_id="bound unseen"), 1.0)
+    await asyncio.sleep(10 * GRACE_S)
+    cluster.sees_pods = True
+    await asyncio.sleep(GRACE_S - 1)
+    assert (len(cluster.parts.ledger), cluster.metric(REPAIRS)) == (1, 0)
+    await asyncio.sleep(1 + 2 * INTERVAL_S)
+    assert len(cluster.parts.ledger) == 0
+
+
+def test_a_watch_whose_silence_is_not_noticed_yet_is_no_drift() -> None:
+    assert GRACE_S > WATCH_SILENCE_S
+
+
 async def test_what_is_in_flight_is_left_alone(cluster: Cluster) -> None:
     cluster.create(deadline="1h")
     await asyncio.sleep(1)
@@ -89,6 +106,7 @@ class Comparison:
             cluster.parts.fleet,
             cluster.scheduler,
             is_annotated=lambda _: False,
+            sees_pods=lambda: True,
             metrics=self.metrics,
             now_s=lambda: STEP_S * next(self.steps),
         )
