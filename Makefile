@@ -10,8 +10,8 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LAB := operator/perllm_lab
 MODEL_SERVER := tests/realnode/model_server
 # Unit tests that wait for real servers and timers, which a starved machine would delay; all others only compute.
-TIMED := $(addprefix tests/unit/,agent annotated api cluster completions containment controller extender image kueue \
-	operator release runner shadow submission)
+TIMED := $(addprefix tests/unit/,agent annotated api chaos cluster completions containment controller extender image kueue \
+	lab_kubernetes lab_nodes operator release runner shadow submission telemetry)
 # The tests of a file share what they start.
 FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

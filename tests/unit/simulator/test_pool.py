@@ -16,9 +16,12 @@ from unit.simulator.jobs import hold
 run_parallel(hold, Path(sys.argv[1]), [3600.0], 1)
 """
 
+PATIENCE_S = 600.0
+"""As tests that only compute run at the lowest priority, processes may take minutes to start."""
+
 
 def wait_for(holds: Callable[[], bool]) -> None:
-    limit_s = time.monotonic() + 60.0
+    limit_s = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < limit_s
         time.sleep(0.02)
